@@ -52,13 +52,38 @@ def analyze(
     if not problem.counts().pairs:
         raise UsageError(f"{problem.mask} allows no pair at all: there is nothing to compute", "--mask")
     asked = as_asked(device, options.replay) if device else None
-    names = tuple(kernels) if kernels else DEFAULT_KERNELS.get(problem.phase, ("flash2",))
+    names, left_out = (tuple(kernels), ()) if kernels else usual_kernels(problem, device, options.tile is not None)
     floor = time_floor(problem, device, options.warm, options.lse_output) if device else None
     floors = _floors(problem, asked, options)
     files = [load_kernel(name) for name in names]
     settings = _settings_by_kernel(files, options.settings or {})
     reports = tuple(_kernel_report(problem, asked, file, settings[file.name], options, floor, floors) for file in files)
-    return Report(problem, device, reports, floor, options, _assumptions(problem, device, options, reports, floors))
+    notes = (*_assumptions(problem, device, options, reports, floors), *left_out)
+    return Report(problem, device, reports, floor, options, notes)
+
+
+def usual_kernels(
+    problem: Attention, device: Device | None, typed_tile: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a phase's usual kernels whose code computes this call, and why the others are left out.
+
+    Raises:
+        UsageError: none of them does.
+    """
+    names, notes, refusal = [], [], None
+    for name in DEFAULT_KERNELS.get(problem.phase, ("flash2",)):
+        file = load_kernel(name)
+        try:
+            file.check_types(problem)
+            if not typed_tile:
+                file.rule(problem, device)
+            names.append(name)
+        except UsageError as error:
+            refusal = error
+            notes.append(f"{error.faults[0].what}: left out")
+    if refusal and not names:
+        raise refusal
+    return tuple(names), tuple(notes)
 
 
 def _settings_by_kernel(files: Sequence[KernelFile], settings: Mapping[str, object]) -> dict[str, dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from iosim.cache.replay_options import ReplayOptions
@@ -43,7 +44,7 @@ def asked_kernels(text: str | None) -> list[str] | None:
     return names
 
 
-def asked_settings(options: dict[str, Any], kernels: list[str]) -> dict[str, object]:
+def asked_settings(options: dict[str, Any], kernels: Sequence[str]) -> dict[str, object]:
     """`--set`, `--no-lse` and `--no-init` as parameters; the two flags only where a kernel knows them."""
     settings: dict[str, object] = {}
     for text in options["settings"]:
@@ -58,7 +59,7 @@ def asked_settings(options: dict[str, Any], kernels: list[str]) -> dict[str, obj
     return settings
 
 
-def asked_options(options: dict[str, Any], kernels: list[str]) -> Options:
+def asked_options(options: dict[str, Any], kernels: Sequence[str]) -> Options:
     """Everything else."""
     from iosim.units import parse
 

@@ -36,14 +36,15 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim report --network deepseek-v3 --phase decode --seq-kv 32768 --batch 16
       iosim report --format json -o report.json
     """
-    from iosim.analysis import DEFAULT_KERNELS, analyze
+    from iosim.analysis import analyze, usual_kernels
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs
     from iosim.cli.output import Answer, emit
 
     asked = asked_problem(options)
     device = asked_device(options["device"])
-    kernels = asked_kernels(options["kernel"]) or list(DEFAULT_KERNELS.get(asked.problem.phase, ("flash2",)))
-    report = analyze(asked.problem, device, kernels, asked_options(options, kernels))
+    named = asked_kernels(options["kernel"])
+    kernels = named or usual_kernels(asked.problem, device, options["tile"] is not None)[0]
+    report = analyze(asked.problem, device, named, asked_options(options, kernels))
     refuse_impossible(report)
     inputs = {**asked.inputs, **option_inputs(options), "kernel": ",".join(kernels)}
     emit(

@@ -33,7 +33,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim roofline --kernel flash2,flash3 --seq 16384 -o roofline.svg
       iosim roofline --phase decode --seq-kv 32768 --batch 8 --format csv
     """
-    from iosim.analysis import DEFAULT_KERNELS, analyze
+    from iosim.analysis import analyze, usual_kernels
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError
@@ -43,8 +43,9 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     device = asked_device(options["device"])
     if device is None:
         raise UsageError("a roofline needs a device", "--device", "`iosim hardware list` shows them")
-    kernels = asked_kernels(options["kernel"]) or list(DEFAULT_KERNELS.get(asked.problem.phase, ("flash2",)))
-    report = analyze(asked.problem, device, kernels, asked_options(options, kernels))
+    named = asked_kernels(options["kernel"])
+    kernels = named or usual_kernels(asked.problem, device, options["tile"] is not None)[0]
+    report = analyze(asked.problem, device, named, asked_options(options, kernels))
     crossings = [
         (kernel.name, name, size)
         for kernel in report.kernels

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iosim.attention import Attention
+from iosim.attention import Attention, dtype
 from iosim.catalog import Table, entries, find, key, read_toml
 from iosim.errors import UsageError, did_you_mean
 from iosim.kernels.algorithm import ALGORITHMS, Algorithm, Setting
@@ -82,6 +82,29 @@ class KernelFile:
     """packs the query heads of a group in prefill too, unless told otherwise"""
     decode: str = ""
     """the kernel of the same code base that computes decode, where it is another one"""
+    types: tuple[str, ...] = ()
+    """element types of the queries that its code has; none named: any"""
+    kv_types: tuple[str, ...] = ()
+    """element types of keys and values, where they may differ from the queries'"""
+
+    def check_types(self, problem: Attention) -> None:
+        """Refuses element types that the kernel's code does not have.
+
+        Raises:
+            UsageError: names the types that it has.
+        """
+        if not self.types:
+            return
+        wanted = problem.types
+        if wanted.q not in self.types:
+            raise UsageError(
+                f"{self.name} does not compute in {wanted.q}", "--dtype", f"it computes in {' and '.join(self.types)}"
+            )
+        if wanted.kv != wanted.q and wanted.kv not in self.kv_types:
+            known = ", ".join(self.kv_types) or "those of the queries only"
+            raise UsageError(
+                f"{self.name} does not read {wanted.kv} keys and values", "--kv-dtype", f"it reads {known}"
+            )
 
     def rule(self, problem: Attention, device: Device | None) -> TileRule:
         """The tile that this kernel uses for a problem.
@@ -154,7 +177,20 @@ def _read(table: Table, stem: str) -> KernelFile:
         parameters=_settings(table.table("parameters"), algorithm),
         packs=table.flag("packs"),
         decode=table.text("decode", ""),
+        types=_types(table, "types"),
+        kv_types=_types(table, "kv_types"),
     )
+
+
+def _types(table: Table, name: str) -> tuple[str, ...]:
+    """Element types of a list in the file."""
+    made = []
+    for word in table.texts(name, default=()):
+        try:
+            made.append(dtype(word, name))
+        except UsageError as error:
+            table.fault(error.faults[0].what, name, error.faults[0].hint)
+    return tuple(made)
 
 
 def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:

@@ -33,7 +33,7 @@ def make_schedule(
         settings: overrides parameters, as --set does.
         pack_gqa: pack the query heads of a group into a tile's rows; None: in decode only.
     Raises:
-        UsageError: a phase, head size, tile or parameter that the kernel does not have.
+        UsageError: a phase, head size, element type, tile or parameter that the kernel does not have.
     """
     file = load_kernel(kernel) if isinstance(kernel, str) else kernel
     algorithm = file.algorithm
@@ -41,6 +41,7 @@ def make_schedule(
         raise UsageError(
             f"{file.name} does not compute {problem.phase}", "--kernel", f"it computes {' and '.join(algorithm.phases)}"
         )
+    file.check_types(problem)
     rule = file.rule(problem, device) if tile is None else None
     tiling = tile or (rule.tiling if rule else None)
     assert tiling is not None

@@ -115,7 +115,7 @@ def test_sectors_of_a_page() -> None:
 def test_an_int4_cache_with_scales_in_bytes() -> None:
     """KIVI-like: 4-bit K and V, one fp16 scale per 64 elements: 128 elements are 64 + 4 bytes."""
     asked = Attention(problem(1, 4096, 128).shape, problem(1, 4096, 128).mask, Types.of("bf16", "int4"), "decode")
-    schedule = make_schedule(asked, None, "flash2", tile(64, 128), {"scale_group": 64})
+    schedule = make_schedule(asked, None, "split-kv", tile(64, 128), {"splits": 1, "scale_group": 64})
     moved = {m.tensor: m.read_bytes for m in schedule.traffic.moved}
     assert moved["K"] + moved["K_scale"] == 4096 * 68
     assert moved["V"] + moved["V_scale"] == 4096 * 68

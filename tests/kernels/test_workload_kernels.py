@@ -42,8 +42,8 @@ def test_an_fp8_cache_halves_its_bytes() -> None:
     base = decode(32, 8, 128, 8192)
     for dtype, share in (("fp8", 2), ("int4", 4)):
         asked = Attention(base.shape, base.mask, Types.of("bf16", dtype), "decode")
-        narrow = make_schedule(asked, None, "flash2").traffic
-        wide = make_schedule(base, None, "flash2").traffic
+        narrow = make_schedule(asked, None, "split-kv").traffic
+        wide = make_schedule(base, None, "split-kv").traffic
         assert {m.tensor: m.read_bytes for m in wide.moved}["K"] == share * {
             m.tensor: m.read_bytes for m in narrow.moved
         }["K"]
