@@ -65,13 +65,13 @@ def analyze(
 def usual_kernels(
     problem: Attention, device: Device | None, typed_tile: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of a phase's usual kernels whose code computes this call, and why the others are left out.
+    """Names of the usual kernels whose code computes this call, and why the others are left out.
 
     Raises:
         UsageError: none of them does.
     """
     names, notes, refusal = [], [], None
-    for name in DEFAULT_KERNELS.get(problem.phase, ("flash2",)):
+    for name in default_kernels(problem.phase, device):
         file = load_kernel(name)
         try:
             file.check_types(problem)
@@ -84,6 +84,15 @@ def usual_kernels(
     if refusal and not names:
         raise refusal
     return tuple(names), tuple(notes)
+
+
+def default_kernels(phase: str, device: Device | None) -> tuple[str, ...]:
+    """The kernels of a report that names none: the phase's usual ones, or what exists on the device in their place."""
+    there: list[str] = []
+    for name in DEFAULT_KERNELS.get(phase, ("flash2",)):
+        others = load_kernel(name).instead.get(device.architecture, ()) if device else ()
+        there += others[:1] or (name,)
+    return tuple(dict.fromkeys(there))
 
 
 def _settings_by_kernel(files: Sequence[KernelFile], settings: Mapping[str, object]) -> dict[str, dict[str, object]]:

@@ -14,6 +14,7 @@ from iosim.kernels import (
     split_kv,
     square_tiling,
     stream_k,
+    synchronous,
     unfused,
 )
 from iosim.kernels.algorithm import ALGORITHMS, Algorithm, Call, Parameter, register
@@ -43,5 +44,6 @@ __all__ = [
     "split_kv",
     "square_tiling",
     "stream_k",
+    "synchronous",
     "unfused",
 ]

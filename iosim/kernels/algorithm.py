@@ -99,6 +99,8 @@ class Algorithm:
     """fast memory of one work item"""
     packs: bool = True
     """whether the query heads of a group can share the rows of a tile"""
+    notes: Callable[[Call], tuple[str, ...]] = lambda call: ()
+    """what a reader of its numbers must know"""
 
     def settings(self, *given: Mapping[str, object], where: str = "--set") -> dict[str, Setting]:
         """Defaults overridden by each mapping in turn.

@@ -86,6 +86,10 @@ class KernelFile:
     """element types of the queries that its code has; none named: any"""
     kv_types: tuple[str, ...] = ()
     """element types of keys and values, where they may differ from the queries'"""
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """device architecture that the code does not run on -> kernels that do"""
+    absent: str = ""
+    """why it does not run there"""
 
     def check_types(self, problem: Attention) -> None:
         """Refuses element types that the kernel's code does not have.
@@ -179,6 +183,8 @@ def _read(table: Table, stem: str) -> KernelFile:
         decode=table.text("decode", ""),
         types=_types(table, "types"),
         kv_types=_types(table, "kv_types"),
+        instead=_instead(table.table("instead")),
+        absent=table.text("absent", ""),
     )
 
 
@@ -191,6 +197,10 @@ def _types(table: Table, name: str) -> tuple[str, ...]:
         except UsageError as error:
             table.fault(error.faults[0].what, name, error.faults[0].hint)
     return tuple(made)
+
+
+def _instead(table: Table) -> dict[str, tuple[str, ...]]:
+    return {architecture: table.texts(architecture) for architecture in table.keys()}  # noqa: SIM118
 
 
 def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:

@@ -52,6 +52,7 @@ def make_schedule(
     call = Call(problem, tiling, chosen, device.cores if device else 1)
     call, notes = _fit(file, call, device, rule)
     launches = algorithm.launches(call)
+    notes += (*_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
     return Schedule(
         kernel=file.name,
         algorithm=algorithm.name,
@@ -72,6 +73,17 @@ def _packs(file: KernelFile, rule: TileRule | None, problem: Attention) -> bool:
         return True
     wanted = file.packs or (rule is not None and rule.packs)
     return wanted and all(heads % problem.shape.group == 0 for _, heads in problem.masks())
+
+
+def _elsewhere(file: KernelFile, device: Device | None) -> tuple[str, ...]:
+    """Says that the released code does not run on the device, and what does."""
+    there = file.instead.get(device.architecture, ()) if device else ()
+    if not there or device is None:
+        return ()
+    why = f" ({file.absent})" if file.absent else ""
+    return (
+        f"{file.name} does not exist for {device.name}{why}: counted as if it did; what exists: {', '.join(there)}",
+    )
 
 
 #: settings of a kernel's own tile that a typed tile keeps
