@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from iosim.errors import UsageError
 from iosim.kernels.algorithm import Algorithm, Call, register
 from iosim.kernels.blocks import Extent
 from iosim.kernels.linear_parts import (
@@ -25,6 +24,7 @@ from iosim.kernels.linear_parts import (
     GATE,
     VALUE_BLOCK,
     Chunks,
+    causal_chunks,
     causal_pairs,
     chunks_of,
     feature_exp,
@@ -36,26 +36,14 @@ from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, Working
 
 def gated(call: Call) -> tuple[Launch, ...]:
     """chunk-states: states, then outputs."""
-    cut = _causal(call)
+    cut = causal_chunks(call, "lightning2 computes full attention")
     return (_states(call, cut, ("K",), "V", ""), _outputs(call, cut, "V"))
 
 
 def delta(call: Call) -> tuple[Launch, ...]:
     """delta-rule: W and U of each chunk, states with corrected values, outputs."""
-    cut = _causal(call)
+    cut = causal_chunks(call, "lightning2 computes full attention")
     return (_prepare(call, cut), _states(call, cut, ("K", "W"), "U", "V_new"), _outputs(call, cut, "V_new"))
-
-
-def _causal(call: Call) -> Chunks:
-    """The cut of a call.
-
-    Raises:
-        UsageError: not causal.
-    """
-    cut = chunks_of(call)
-    if not cut.causal:
-        raise UsageError("states per chunk serve causal attention only", "--mask", "lightning2 computes full attention")
-    return cut
 
 
 def _prepare(call: Call, cut: Chunks) -> Launch:

@@ -108,6 +108,18 @@ def chunks_of(call: Call) -> Chunks:
     )
 
 
+def causal_chunks(call: Call, hint: str) -> Chunks:
+    """The cut of a call whose state holds the tokens before.
+
+    Raises:
+        UsageError: not causal.
+    """
+    cut = chunks_of(call)
+    if not cut.causal:
+        raise UsageError("states of the tokens before serve causal attention only", "--mask", hint)
+    return cut
+
+
 def feature_exp(call: Call, tokens: int) -> int:
     """Exponentials that the feature map takes of so many rows."""
     return 2 * call.problem.shape.head_dim * tokens if call.settings.get("features") == "hedgehog" else 0

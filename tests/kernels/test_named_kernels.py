@@ -18,7 +18,7 @@ from iosim.schedule import CLASSES, OTHER_CLASSES
 from iosim.speedup.tile_shapes import tile_shapes
 
 #: kernels that compute only some masks, have only small heads, or need a long sequence
-ONLY = {"agent": ("full",), "chunk-states": ("causal",), "delta-rule": ("causal",)}
+ONLY = {"agent": ("full",), "chunk-states": ("causal",), "delta-rule": ("causal",), "selective-scan": ("causal",)}
 OWN = {
     "flash4-decode": "b200-sxm",
     "fast-attention": "ascend-910b2",
