@@ -106,6 +106,17 @@ def _save_picture(answer: Answer, path: Path) -> None:
     save_figure(answer.picture(), path)
 
 
+def check_picture(name: str, where: str) -> None:
+    """Refuse a name that means no picture, and a file that cannot be written.
+
+    Raises:
+        UsageError, FileError: as said.
+    """
+    if Path(name).suffix.lower() not in PICTURES:
+        raise UsageError(f"no picture by the suffix {Path(name).suffix!r}", where, "use .svg, .png or .pdf")
+    check_output(None, name)
+
+
 def save_figure(figure: object, path: Path) -> None:
     """Write a matplotlib Figure completely or not at all, in the format of the suffix."""
     with _whole_file(path) as temporary:

@@ -9,42 +9,83 @@ import click
 from iosim.cli.problem_options import output_options
 
 if TYPE_CHECKING:
+    from iosim.validate.comparing import Group
     from iosim.validate.validating import Validation
 
 
 @click.command("validate")
 @click.argument("data", nargs=-1, metavar="[DATA]...")
+@click.option(
+    "--device", metavar="NAME|PATH", help="Where it was measured, if the file does not say: --fill device=NAME."
+)
+@click.option(
+    "--fill", "fills", multiple=True, metavar="COLUMN=VALUE", help="A column of `iosim predict` that the file lacks."
+)
+@click.option(
+    "--plot", "picture", metavar="FILE", help="Predicted against measured as .svg, .png or .pdf, beside the table."
+)
 @output_options
-def command(data: tuple[str, ...], fmt: str | None, output: str | None) -> None:
+def command(
+    data: tuple[str, ...], device: str | None, fills: tuple[str, ...], picture: str | None, fmt: str | None,
+    output: str | None,
+) -> None:  # fmt: skip
     """Predictions beside measured kernels: error statistics, the fitted pair on the same rows, floors beaten.
 
-    DATA: CSVs with the columns of `iosim predict` and time_s, time_ms or time_us; a folder of AIConfigurator tables
-    (needs pandas and pyarrow); a CSV of published figures. Default: what came with iosim.
+    DATA: CSVs with the columns of `iosim predict` and time_s, time_ms or time_us, and hbm_read_bytes, l2_read_bytes,
+    ... where counted; output of `ncu --csv` (either page); CSVs of Triton's benchmarks; a folder of AIConfigurator
+    tables (needs pandas and pyarrow); a CSV of published figures. Default: what came with iosim.
 
     \b
     Examples:
       iosim validate
       iosim validate my-timings.csv --format json
-      iosim validate site-packages/aiconfigurator_core/systems/data -o accuracy.csv
+      iosim validate counters.csv --device a100-sxm-80gb
+      iosim validate "fused-attention-batch4-head32-d64-fwd-causal=True.csv" --device a100-sxm-80gb --fill unit=TFLOPS --fill dtype=fp16
+      iosim validate -o predicted-against-measured.svg
+      iosim validate site-packages/aiconfigurator_core/systems/data -o accuracy.csv --plot accuracy.png
     """
     from pathlib import Path
 
-    from iosim.cli.output import Answer, emit
+    from iosim.cli.output import Answer, check_picture, emit, save_figure
     from iosim.validate.validating import validate
 
-    found = validate([Path(name) for name in data])
+    if picture:
+        check_picture(picture, "--plot")
+    fill = _pairs(fills) | ({"device": device} if device else {})
+    found = validate([Path(name) for name in data], fill=fill)
     emit(
         Answer(
             command="validate",
-            inputs={"data": list(data) or "shipped"},
+            inputs={"data": list(data) or "shipped", "fill": fill},
             result=found.to_dict(),
             text=lambda: _text(found),
             rows=lambda: [_flat(row) for row in found.rows()],
-            assumptions=["16-bit rows; constants were fitted on half of the shapes of A100, H100 and B200"],
+            assumptions=["16-bit rows; each calibration says what it was fitted on (models/calibration)"],
+            picture=lambda: _picture(found),
         ),
         fmt,
         output,
     )
+    if picture:
+        save_figure(_picture(found), Path(picture))
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    from iosim.errors import UsageError
+
+    made = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip():
+            raise UsageError(f"{text!r} is not COLUMN=VALUE", "--fill", "such as --fill head_dim=128")
+        made[name.strip()] = value.strip()
+    return made
+
+
+def _picture(found: Validation) -> object:
+    from iosim.render.accuracy_plot import plot_accuracy
+
+    return plot_accuracy(found)
 
 
 def _flat(row: dict[str, object]) -> dict[str, object]:
@@ -54,25 +95,48 @@ def _flat(row: dict[str, object]) -> dict[str, object]:
 
 
 def _text(found: Validation) -> str:
-    lines = [
-        "device                  kernel  phase    window     n   median   mean    p90    bias | fitted pair  floors beaten"
-    ]
-    for group in found.groups:
-        head = f"{group.device:23} {group.kernel:7} {group.phase:8} {'yes' if group.window else 'no':6} {group.rows:5}"
-        errors, pair = group.errors, group.yardstick
-        if errors is None:
-            lines.append(f"{head}   {group.why}")
-            continue
-        lines.append(
-            f"{head}  {errors.median_abs_error:6.1%} {errors.mean_abs_error:6.1%} {errors.p90_abs_error:6.1%} "
-            f"{errors.median_ratio - 1:+7.1%} | {pair.median_abs_error:6.1%}       {group.floors_beaten}"
-        )
+    times = [group for group in found.groups if group.quantity == "time"]
+    moved = [group for group in found.groups if group.quantity != "time"]
+    lines: list[str] = []
+    if times:
+        lines += [
+            "device                  kernel   phase    window     n   median   mean    p90    bias | fitted pair  floors beaten"
+        ]
+        lines += [_line(group, "yes" if group.window else "no") for group in times]
+    if moved:
+        lines += [
+            "device                  kernel   phase    bytes            n   median   mean    p90    bias | tensors once  floors beaten"
+        ]
+        lines += [_line(group, group.quantity.removesuffix("_bytes").replace("_", " "), 12) for group in moved]
     lines += [f"left out: {count:,} rows: {why}" for why, count in found.skipped.items()]
+    if not found.groups:
+        return "\n".join([*lines, "no row can be compared"]) + "\n"
     lines += ["", "largest errors:"]
-    for row in found.worst[:8]:
-        lines.append(
-            f"  {row['device']} {row['kernel']} batch {row['batch']} heads {row['heads']}/{row['kv_heads']} head size "
-            f"{row['head_dim']} {row['seq_q']} x {row['seq_kv']}: measured {float(str(row['measured_s'])) * 1e6:.1f} us, "
-            f"expected {float(str(row['time_expected_s'])) * 1e6:.1f} us ({row['source']} row {row['row']})"
-        )
+    for quantity in (True, False):
+        lines += [_worst(row) for row in found.worst if (row["quantity"] == "time") is quantity][:8]
     return "\n".join(lines) + "\n"
+
+
+def _line(group: Group, kind: str, width: int = 6) -> str:
+    head = f"{group.device:23} {group.kernel:8} {group.phase:8} {kind:{width}} {group.rows:5}"
+    errors, pair = group.errors, group.yardstick
+    if errors is None:
+        return f"{head}   {group.why}"
+    return (
+        f"{head}  {errors.median_abs_error:6.1%} {errors.mean_abs_error:6.1%} {errors.p90_abs_error:6.1%} "
+        f"{errors.median_ratio - 1:+7.1%} | {pair.median_abs_error:6.1%}       {group.floors_beaten}"
+    )
+
+
+def _worst(row: dict[str, object]) -> str:
+    shape = (
+        f"  {row['device']} {row['kernel']} batch {row['batch']} heads {row['heads']}/{row['kv_heads']} head size "
+        f"{row['head_dim']} {row['seq_q']} x {row['seq_kv']}: "
+    )
+    where = f"({row['source']} row {row['row']})"
+    if row["quantity"] == "time":
+        measured, expected = float(str(row["measured_s"])) * 1e6, float(str(row["time_expected_s"])) * 1e6
+        return f"{shape}measured {measured:.1f} us, expected {expected:.1f} us {where}"
+    name = str(row["quantity"]).removesuffix("_bytes").replace("_", " ")
+    measured, expected = float(str(row["measured"])) / 1e6, float(str(row["predicted"])) / 1e6
+    return f"{shape}{name} measured {measured:.1f} MB, predicted {expected:.1f} MB by {row['method']} {where}"

@@ -15,8 +15,11 @@ from iosim.timing.traffic import compulsory_bytes, floors_s, useful_flop
 from iosim.validate.timings import Timings
 
 WORST = 20
-#: median of time over floor below which a table cannot be in the unit that its column says
-IMPOSSIBLE = 0.5
+#: median of time over floor below which a table cannot be in the unit that its column says; of few rows, which a
+#: wrong device may explain, only far below
+IMPOSSIBLE, FEW, FAR_BELOW = 0.5, 3, 0.02
+#: units that are taken for one another, and how far apart they are
+SLIPS = (("s", "ms", 1e3), ("ms", "us", 1e3), ("s", "us", 1e6), ("us", "ns", 1e3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +70,48 @@ class Group:
     """None where no calibration speaks of the rows"""
     yardstick: Errors
     """the fitted pair on the same rows"""
-    pair: tuple[float, float]
-    """(efficiency, overhead in seconds) of the fitted pair"""
+    pair: tuple[float, float] | None
+    """(efficiency, overhead in seconds) of the fitted pair; None for bytes, whose yardstick is each tensor once"""
     rows: int
     """rows compared with the floor"""
     floors_beaten: int
-    """rows faster than `time_floor_s`"""
+    """rows faster than `time_floor_s`, or with fewer bytes than no kernel avoids"""
     why: str = ""
     """why there is no expectation"""
+    quantity: str = "time"
+    """time, or a column of bytes: hbm_read_bytes, ..."""
 
     def to_dict(self) -> dict[str, object]:
         """The contract's keys."""
         errors = self.errors.to_dict() if self.errors else dict.fromkeys(Errors.__dataclass_fields__)
+        efficiency, overhead_s = self.pair or (None, None)
         return {
             "device": self.device,
             "kernel": self.kernel,
             "phase": self.phase,
+            "quantity": self.quantity,
             "framework": self.framework,
             "window": self.window,
             **errors,
             "n": self.rows,
-            "yardstick": {**self.yardstick.to_dict(), "efficiency": self.pair[0], "overhead_s": self.pair[1]},
+            "yardstick": {**self.yardstick.to_dict(), "efficiency": efficiency, "overhead_s": overhead_s},
             "floors_beaten": self.floors_beaten,
             "why": self.why,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Rows of one group, as pictures show them."""
+
+    group: Group
+    """whose"""
+    measured: Floats
+    """seconds or bytes"""
+    predicted: Floats
+    """in the same unit"""
+    yardstick: Floats
+    """the fitted pair's, or each tensor once"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +122,10 @@ class Compared:
     """per phase and window"""
     worst: tuple[dict[str, object], ...]
     """rows with the largest error"""
-    predicted_s: Floats
-    """expectation of each row; empty where there is none"""
+    predicted: Floats
+    """expectation of each row in seconds; empty where there is none"""
+    points: tuple[Points, ...] = ()
+    """of the groups that have an expectation"""
 
 
 def compare(timings: Timings) -> Compared:
@@ -112,14 +135,9 @@ def compare(timings: Timings) -> Compared:
         FileError: times that physics forbids: the column's unit is wrong. AbsentError: the floor is not known.
     """
     floor = floors_s(timings.calls, timings.device, timings.dtype, timings.kv_dtype, timings.warm)
-    if len(timings) > 3 and np.median(timings.time_s / floor) < IMPOSSIBLE:
-        raise FileError(
-            f"times on {timings.device.name} are {np.median(timings.time_s / floor):.2g} of the floor in the median",
-            timings.source,
-            "is the time column in another unit? time_s, time_ms and time_us are known",
-        )
+    check_unit(timings, floor)
     predicted, why = _predicted(timings)
-    groups, worst = [], []
+    groups, points = [], []
     for phase, window, members in _split(timings):
         rows = timings[members]
         pair, fitted = fitted_pair(rows)
@@ -128,9 +146,27 @@ def compare(timings: Timings) -> Compared:
         key = (timings.device.key, timings.kernel, phase, timings.framework, window)
         yardstick = Errors.of(fitted, rows.time_s)
         groups.append(Group(*key, errors, yardstick, pair, len(rows), beaten, why))
-    if predicted.size:
-        worst = worst_rows(timings, predicted)
-    return Compared(tuple(groups), tuple(worst), predicted)
+        if predicted.size:
+            points.append(Points(groups[-1], rows.time_s, predicted[members], fitted))
+    worst = worst_rows(timings, predicted) if predicted.size else []
+    return Compared(tuple(groups), tuple(worst), predicted, tuple(points))
+
+
+def check_unit(timings: Timings, floor_s: Floats) -> None:
+    """Refuse times that physics forbids for most rows: a slip of the unit, or another device.
+
+    Raises:
+        FileError: with the slip that would explain it.
+    """
+    ratio = float(np.median(timings.time_s / floor_s))
+    if ratio >= (IMPOSSIBLE if len(timings) > FEW else FAR_BELOW):
+        return
+    slips = [f"{larger} under a column of {smaller}" for larger, smaller, factor in SLIPS if 1 <= ratio * factor < 300]
+    where = f"rows {timings.row[0]} to {timings.row[-1]} of {timings.source}" if len(timings) > 1 else timings.source
+    raise FileError(
+        f"times of {timings.kernel} on {timings.device.name} are {ratio:.2g} of the floor in the median", where,
+        f"is it {' or '.join(slips)}?" if slips else "is it another device, or another count of FLOP?",
+    )  # fmt: skip
 
 
 def _predicted(timings: Timings) -> tuple[Floats, str]:
@@ -161,7 +197,7 @@ def worst_rows(timings: Timings, predicted: Floats, count: int = WORST) -> list[
     calls = timings.calls
     return [
         {
-            "source": timings.source, "row": int(timings.row[i]), "device": timings.device.key,
+            "source": timings.source, "row": int(timings.row[i]), "quantity": "time", "device": timings.device.key,
             "kernel": timings.kernel, "batch": int(calls.batch[i]), "heads": int(calls.heads[i]),
             "kv_heads": int(calls.kv_heads[i]), "head_dim": int(calls.head_dim[i]), "seq_q": int(calls.n_q[i]),
             "seq_kv": int(calls.n_kv[i]), "measured_s": float(timings.time_s[i]),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from iosim.machine import Device
 from iosim.timing.calls import Calls, Flags, Floats, Ints
+from iosim.validate.predicting import Kind
+
+#: columns of measured bytes -> (boundary, direction) as reports name them
+MOVED = {
+    "hbm_read_bytes": ("hbm", "read"), "hbm_write_bytes": ("hbm", "write"),
+    "l2_read_bytes": ("l2", "read"), "l2_write_bytes": ("l2", "write"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,26 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """One call and the bytes that a profiler's counters saw."""
+
+    kind: Kind
+    """device, kernel, phase, types, mask, last cache, tile"""
+    shape: tuple[int, int, int, int, int, int, int]
+    """batch, heads, kv_heads, head_dim, head_dim_v, queries, keys"""
+    kv_order: str
+    """direction of the walk over keys where the row names one, or empty"""
+    grid_order: str
+    """order of the grid where the row names one, or empty"""
+    moved: Mapping[str, float]
+    """the columns of `MOVED` that were measured"""
+    source: str
+    """file"""
+    row: int
+    """in it, from 1"""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """What a reader found in one source."""
 
@@ -55,12 +83,14 @@ class Table:
     """rows that can be compared"""
     skipped: dict[str, int]
     """why rows were left out -> how many"""
+    counted: tuple[Counted, ...] = ()
+    """rows with measured bytes"""
 
     def __add__(self, other: Table) -> Table:
         merged = dict(self.skipped)
         for why, count in other.skipped.items():
             merged[why] = merged.get(why, 0) + count
-        return Table((*self.timings, *other.timings), merged)
+        return Table((*self.timings, *other.timings), merged, (*self.counted, *other.counted))
 
 
 def joined(tables: list[Timings]) -> list[Timings]:

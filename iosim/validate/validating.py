@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from iosim.catalog.rooms import shipped
 from iosim.errors import FileError
-from iosim.validate.comparing import Group, compare
+from iosim.validate.comparing import Group, Points, compare
+from iosim.validate.moving import compare_bytes
 from iosim.validate.readers import read_table
 from iosim.validate.timings import Table, joined
 
@@ -25,6 +26,8 @@ class Validation:
     """rows with the largest errors"""
     skipped: dict[str, int]
     """why rows were left out -> how many"""
+    points: tuple[Points, ...] = ()
+    """what a picture shows"""
 
     def to_dict(self) -> dict[str, object]:
         """`result` of the contract."""
@@ -35,12 +38,17 @@ class Validation:
         return [group.to_dict() for group in self.groups]
 
 
-def validate(paths: Sequence[Path] = (), progress: Callable[[str], None] | None = None) -> Validation:
+def validate(
+    paths: Sequence[Path] = (),
+    progress: Callable[[str], None] | None = None,
+    fill: Mapping[str, str] | None = None,
+) -> Validation:
     """Compare measured data with predictions.
 
     Args:
         paths: CSV files, Parquet tables or folders of them; none: every CSV that came with iosim.
         progress: called with the name of each table.
+        fill: values for columns of `iosim predict` that the files lack.
     Raises:
         FileError: data that cannot be read, or times that physics forbids. AbsentError: a library is missing.
     """
@@ -49,9 +57,10 @@ def validate(paths: Sequence[Path] = (), progress: Callable[[str], None] | None 
         raise FileError("no measurements", str(shipped("measurements")), "name a CSV or a folder")
     total = Table((), {})
     for path in files:
-        total = total + read_table(path)
+        total = total + read_table(path, fill)
     groups: list[Group] = []
     worst: list[dict[str, object]] = []
+    points: list[Points] = []
     for timings in joined(list(total.timings)):
         if progress:
             progress(f"{timings.device.key} {timings.kernel}")
@@ -60,5 +69,19 @@ def validate(paths: Sequence[Path] = (), progress: Callable[[str], None] | None 
         compared = compare(timings)
         groups += compared.groups
         worst += compared.worst
-    worst.sort(key=lambda row: -abs(float(str(row["ratio"])) - 1))
-    return Validation(tuple(groups), tuple(worst[:WORST]), total.skipped)
+        points += compared.points
+    skipped = dict(total.skipped)
+    if total.counted:
+        moved, left_out = compare_bytes(total.counted)
+        groups += moved.groups
+        points += moved.points
+        skipped |= {why: count + skipped.get(why, 0) for why, count in left_out.items()}
+        worst = [*_largest(worst), *_largest(list(moved.worst))]
+    else:
+        worst = _largest(worst)
+    return Validation(tuple(groups), tuple(worst), skipped, tuple(points))
+
+
+def _largest(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows with the largest errors."""
+    return sorted(rows, key=lambda row: -abs(float(str(row["ratio"])) - 1))[:WORST]

@@ -1,0 +1,149 @@
+"""Rows with the columns of `iosim predict`, a measured time and measured bytes: what every CSV reader ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from iosim.errors import FileError, IosimError, UsageError, did_you_mean
+from iosim.timing.calls import Calls, Floats, Ints
+from iosim.validate.predicting import Kind, read_kind
+from iosim.validate.rows import COUNTS, OPTIONAL, REQUIRED, Rows, check_header, read_rows
+from iosim.validate.timings import MOVED, Counted, Table, Timings
+
+#: time columns and their unit in seconds
+TIME_COLUMNS = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
+#: columns that only `predict` writes: bytes beside them are iosim's own and not measured
+PREDICTED = "method"
+OUTSIDE = "mask, phase or tile outside the time model"
+
+
+def check_fill(fill: Mapping[str, str], more: Sequence[str] = ()) -> None:
+    """Refuse values for columns that no reader knows.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    known = (*REQUIRED, *OPTIONAL, *more)
+    for name in fill:
+        if name not in known:
+            raise UsageError(f"no reader knows the column {name!r}", "--fill", did_you_mean(name, known))
+
+
+def filled(rows: Sequence[Mapping[str, str]], fill: Mapping[str, str]) -> list[dict[str, str]]:
+    """Rows whose absent or empty cells take the values given for their columns."""
+    return [{**row, **{name: value for name, value in fill.items() if not row.get(name, "").strip()}} for row in rows]
+
+
+def own_table(rows: Sequence[Mapping[str, str]], source: str, number: Sequence[int] = ()) -> Table:
+    """Rows as a table; each one is used or counted with the reason.
+
+    Args:
+        rows: cells by column, all with the same columns.
+        source: file, for messages.
+        number: row of each in its file; default: from 1.
+    Raises:
+        FileError: no rows, or columns that are missing altogether.
+    """
+    if not rows:
+        raise FileError("no rows", source)
+    header = list(rows[0])
+    check_header(header, source)
+    columns = {name: [row[name] for row in rows] for name in header}
+    read = read_rows(columns)
+    where = np.array(number or range(1, len(rows) + 1), np.int64)
+    times, column = _times(columns)
+    moved = {} if PREDICTED in header else {name: _numbers(columns[name]) for name in MOVED if name in header}
+    seen = np.any([values >= 0 for values in moved.values()], axis=0) if moved else np.zeros(len(rows), bool)
+    refused = dict(read.refused)
+    for row in np.flatnonzero((times <= 0) & ~seen).tolist():
+        refused.setdefault(
+            row, columns["error"][row] if columns.get("error", [""] * len(rows))[row] else f"no {column}"
+        )
+    total = Table((), _counted(refused.values()))
+    usable = np.array([row not in refused for row in range(len(rows))])
+    for index, words in enumerate(read.kinds):
+        members = np.flatnonzero((read.kind == index) & usable)
+        if members.size:
+            total += _of_kind(words, members, read, times, source, where)
+            total += _bytes_of_kind(words, members[seen[members]], read, moved, columns, source, where)
+    return total
+
+
+def _counted(reasons: object) -> dict[str, int]:
+    made: dict[str, int] = {}
+    for why in reasons:  # type: ignore[attr-defined]
+        made[why] = made.get(why, 0) + 1
+    return made
+
+
+def _times(columns: Mapping[str, Sequence[str]]) -> tuple[Floats, str]:
+    """(seconds, the column); 0 where there is none."""
+    for name, unit in TIME_COLUMNS.items():
+        if name in columns:
+            return np.maximum(_numbers(columns[name]), 0) * unit, name
+    return np.zeros(len(columns["device"])), "time"
+
+
+def _numbers(texts: Sequence[str]) -> Floats:
+    """A column of numbers; -1 where a cell holds none, or an absurd one."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            return -1.0
+        return value if 0 <= value < 1e18 else -1.0
+
+    return np.array([number(text) for text in texts], np.float64)
+
+
+def _of_kind(words: tuple[str, ...], members: Ints, read: Rows, times: Floats, source: str, where: Ints) -> Table:
+    """The timed rows that share their words."""
+    members = members[times[members] > 0]
+    if not members.size:
+        return Table((), {})
+    try:
+        kind = read_kind(words)
+    except IosimError as error:
+        return Table((), {error.faults[0].what: len(members)})
+    if kind.band is None or kind.phase == "backward" or kind.tile:
+        return Table((), {OUTSIDE: len(members)})
+    left, causal = kind.band
+    shape = {name: read.numbers[name][members] for name in COUNTS}
+    calls = Calls(
+        shape["batch"], shape["heads"], shape["kv_heads"], shape["head_dim"], shape["head_dim_v"], shape["seq_q"],
+        shape["seq_kv"], np.full(members.size, left), np.full(members.size, causal),
+    )  # fmt: skip
+    timings = Timings(
+        kind.device, kind.kernel, kind.framework, kind.types.q, kind.types.kv, kind.warm, calls, times[members],
+        source, where[members],
+    )  # fmt: skip
+    return Table((timings,), {})
+
+
+def _bytes_of_kind(
+    words: tuple[str, ...], members: Ints, read: Rows, moved: Mapping[str, Floats],
+    columns: Mapping[str, Sequence[str]], source: str, where: Ints,
+) -> Table:  # fmt: skip
+    """The rows with measured bytes that share their words."""
+    try:
+        kind: Kind = read_kind(words)
+    except IosimError as error:
+        return Table((), {error.faults[0].what: len(members)}) if members.size else Table((), {})
+
+    def word(name: str, row: int) -> str:
+        return columns[name][row].strip() if name in columns else ""
+
+    return Table(
+        (), {},
+        tuple(
+            Counted(
+                kind, tuple(int(read.numbers[name][row]) for name in COUNTS),  # type: ignore[arg-type]
+                word("order", row), word("grid", row),
+                {name: float(values[row]) for name, values in moved.items() if values[row] >= 0}, source, int(where[row]),
+            )
+            for row in members.tolist()
+        ),
+    )  # fmt: skip

@@ -1,0 +1,215 @@
+"""Readers of Nsight Compute's and Triton's CSV, and of one's own: numbers by hand, units, gaps, refusals."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from iosim.cli import run
+from iosim.errors import AbsentError, FileError, UsageError
+from iosim.validate.ncu import _case, _number
+from iosim.validate.readers import read_table
+from iosim.validate.validating import validate
+
+DATA = Path(__file__).with_name("data")
+TRITON = DATA / "fused-attention-batch4-head32-d64-fwd-causal=True.csv"
+A100 = {"device": "a100-sxm-80gb"}
+SHAPE = {"kernel": "flash2", "dtype": "fp16", "kv_dtype": "fp16", "phase": "prefill", "batch": "1", "heads": "16", "kv_heads": "16",
+         "head_dim": "64", "seq_q": "1024", "seq_kv": "1024", "mask": "full"}  # fmt: skip
+#: bytes of one of Q, K, V and O of 16 heads, 1,024 rows, 64 elements of 2 bytes
+ONE = 16 * 1024 * 64 * 2
+
+
+def test_one_call_per_range_and_kernels_of_a_range_add_up() -> None:
+    table = read_table(DATA / "ncu-details.csv", A100)
+    assert table.skipped == {}
+    prefill, decode, flex = sorted(table.counted, key=lambda row: row.row)
+    assert prefill.shape == (1, 16, 16, 64, 64, 1024, 1024)
+    assert prefill.moved == {"hbm_read_bytes": 6.30e6, "hbm_write_bytes": 312.45e3, "l2_read_bytes": 1_114_112 * 32.0}
+    assert decode.moved["hbm_read_bytes"] == pytest.approx(33.57e6 + 12.8e3)
+    assert decode.moved["l2_read_bytes"] == (1_048_832 + 8_192) * 32
+    assert flex.kind.mask == "window:1024"  # a colon inside a range's name
+    assert "l2_read_bytes" not in flex.moved  # n/a is no zero
+    times = sorted(float(seconds) for timings in table.timings for seconds in timings.time_s)
+    assert times == pytest.approx([31.52e-6, (28_416 + 4_096) * 1e-9, 81.44e-6])
+
+
+def test_bytes_of_a_call_that_fits_the_cache() -> None:
+    """The counter's numbers in the file are this arithmetic: Q once and K, V for each of 8 row blocks at the L2."""
+    found = validate([DATA / "ncu-details.csv"], fill=A100)
+    ratio = {(g.kernel, g.phase, g.quantity): g.errors.median_ratio for g in found.groups if g.errors}
+    assert ratio["flash2", "prefill", "l2_read_bytes"] == pytest.approx(
+        (ONE + 8 * 2 * ONE) / (1_114_112 * 32), rel=1e-3
+    )
+    assert ratio["flash2", "prefill", "hbm_read_bytes"] == pytest.approx(3 * ONE / 6.30e6, rel=1e-9)
+    assert {g.floors_beaten for g in found.groups} == {0}
+    assert all(g.to_dict()["yardstick"] for g in found.groups)
+
+
+def test_the_raw_page_has_a_line_of_units_and_no_shape() -> None:
+    table = read_table(DATA / "ncu-raw.csv", {**A100, **SHAPE})
+    (timings,) = table.timings
+    assert timings.time_s.tolist() == pytest.approx([31.52e-6, 31.488e-6, 31.616e-6])
+    assert [row.moved["hbm_read_bytes"] for row in table.counted] == [6_304_128, 6_299_392, 6_301_056]
+    assert not timings.warm  # the profiler flushes caches
+    assert read_table(DATA / "ncu-raw.csv", A100).skipped == {"batch is missing": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "seconds", "value"),
+    [
+        ("1,234.5", "usecond", True, 1234.5e-6),
+        ("2", "ms", True, 2e-3),
+        ("7", "nsecond", True, 7e-9),
+        ("1.5", "second", True, 1.5),
+        ("3", "Gbyte", False, 3e9),
+        ("12,345", "sector", False, 12_345 * 32),
+        ("2.5", "Ksector", False, 80_000),
+        ("1.234.567,8", "byte", False, None),  # a locale with decimal commas is not guessed at
+        ("12,34", "Mbyte", False, None),
+        ("5", "usecond", False, None),
+        ("5", "byte", True, None),
+        ("5", "", False, None),
+        ("n/a", "byte", False, None),
+        ("-3", "byte", False, None),
+    ],
+)
+def test_numbers_and_units_as_printed(text: str, unit: str, seconds: bool, value: float | None) -> None:
+    assert _number(text, unit, seconds) == (pytest.approx(value) if value is not None else None)
+
+
+def test_a_case_is_found_among_ranges() -> None:
+    name = "sdpa-flash 1 16 16 64 1024 1024 full 0 0 cyclic head-major"
+    outer = '1  "<default domain>:step:none:none:none:none:none:none"  '
+    found = _case(outer + f'"<default domain>:{name}:none:none:none:none:none:none" ')
+    assert found is not None
+    assert found.key == name
+    assert _case(outer) is None
+    assert _case('1 "<default domain>:sdpa-flash x 16 16 64 1 1 full 0 0 a b:none:none:none:none:none:none"') is None
+
+
+def test_what_nsight_cannot_say_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="does not name the board"):
+        read_table(DATA / "ncu-details.csv")
+    with pytest.raises(FileError, match="compute capability 8"):
+        read_table(DATA / "ncu-details.csv", {"device": "h100-sxm5"})
+    with pytest.raises(AbsentError, match="permission"):
+        read_table(DATA / "ncu-no-permission.txt")
+    empty = tmp_path / "none.csv"
+    empty.write_text("==PROF== Connected to process 1\n==WARNING== No kernels were profiled.\n")
+    with pytest.raises(FileError, match="no kernel"):
+        read_table(empty)
+    other = tmp_path / "other.csv"
+    other.write_text(re.sub(r"dram__|gpu__|lts__", "sm__", (DATA / "ncu-details.csv").read_text()))
+    with pytest.raises(FileError, match="none of the metrics"):
+        read_table(other, A100)
+    strange = tmp_path / "strange.csv"
+    strange.write_text((DATA / "ncu-details.csv").read_text().replace('"usecond","31.52"', '"fortnight","31.52"'))
+    assert any("fortnight" in why for why in read_table(strange, A100).skipped)
+
+
+def test_a_cut_file_keeps_what_is_whole(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.csv"
+    text = (DATA / "ncu-details.csv").read_text()
+    cut.write_text(text[: text.index('"2","4242"') - 40])  # in the middle of the second kernel's last line
+    table = read_table(cut, A100)
+    assert [row.shape[5] for row in table.counted] == [1024, 1]
+
+
+def test_triton_rates_become_times_and_names_say_the_shape() -> None:
+    table = read_table(TRITON, {**A100, "unit": "TFLOPS", "dtype": "fp16"})
+    by_kernel = {(t.kernel, t.dtype): t for t in table.timings}
+    assert set(by_kernel) == {("triton", "fp16"), ("triton", "fp8"), ("flash2", "fp16")}
+    flash = by_kernel["flash2", "fp16"]
+    assert flash.calls.batch.tolist() == [4] * 5
+    assert flash.calls.heads.tolist() == flash.calls.kv_heads.tolist() == [32] * 5
+    assert flash.calls.causal.all()
+    assert not flash.warm
+    assert flash.time_s[0] == pytest.approx(2 * 4 * 32 * 64 * 1024**2 / 105.4e12)
+    assert table.skipped == {"no time_s": 1, "the column 'Mystery' names no kernel of the catalogue": 5}
+
+
+def test_triton_units_and_types_are_not_guessed(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no unit"):
+        read_table(TRITON, A100)
+    with pytest.raises(UsageError, match="unknown unit"):
+        read_table(TRITON, {**A100, "unit": "GB/s"})
+    assert read_table(TRITON, {**A100, "unit": "TFLOPS"}).skipped["dtype is missing"] == 5
+    milliseconds = tmp_path / "seq.csv"
+    milliseconds.write_text("SEQ_LEN,Flash-3 [BF16] (ms)\n4096,0.9\n")
+    fill = {"device": "h100-sxm5", "batch": "4", "heads": "16", "head_dim": "128", "mask": "full"}
+    (timings,) = read_table(milliseconds, fill).timings
+    assert (timings.kernel, timings.dtype, timings.time_s.tolist()) == ("flash3", "bf16", [pytest.approx(0.9e-3)])
+    with pytest.raises(FileError, match="says head_dim"):
+        read_table(milliseconds, {name: value for name, value in fill.items() if name != "head_dim"})
+    backward = tmp_path / "x-batch4-head32-d64-bwd-causal=False.csv"
+    backward.write_text("N_CTX,Flash-2 [FP16] (TFLOPS)\n1024,100\n")
+    assert read_table(backward, A100).skipped == {"mask, phase or tile outside the time model": 1}
+
+
+def test_a_thousand_times_too_fast_is_a_wrong_unit_whatever_the_number_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "device,kernel,phase,dtype,kv_dtype,batch,heads,kv_heads,head_dim,seq_q,seq_kv,mask,time_us\n"
+        "h100-sxm5,flash3,prefill,bf16,bf16,1,32,8,128,4096,4096,causal,0.4\n"
+    )
+    with pytest.raises(FileError, match="of the floor") as caught:
+        validate([path])
+    assert "ms under a column of us" in caught.value.faults[0].hint
+
+
+def test_missing_columns_can_be_filled(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("seq_q,seq_kv,time_ms,hbm_read_bytes\n4096,4096,0.4,60e6\n8192,8192,1.4,\n")
+    fill = {**SHAPE, "device": "h100-sxm5", "kernel": "flash3"}
+    fill = {name: value for name, value in fill.items() if not name.startswith("seq")}
+    table = read_table(path, fill)
+    assert len(table.timings[0]) == 2
+    assert [row.moved for row in table.counted] == [{"hbm_read_bytes": 60e6}]
+    with pytest.raises(FileError, match="missing column"):
+        read_table(path, {name: value for name, value in fill.items() if name != "heads"})
+    with pytest.raises(UsageError, match="no reader knows") as caught:
+        read_table(path, {**fill, "head_dims": "64"})
+    assert "head_dim" in caught.value.faults[0].hint
+
+
+def test_bytes_that_predict_wrote_are_not_measured(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("seq_q,seq_kv,time_ms,hbm_read_bytes,method\n4096,4096,0.4,60000000,closed form\n")
+    fill = {**SHAPE, "device": "h100-sxm5", "kernel": "flash3"}
+    assert read_table(path, fill).counted == ()
+
+
+def test_the_command_exits_as_agreed(capsys: pytest.CaptureFixture[str]) -> None:
+    details = str(DATA / "ncu-details.csv")
+    for words, code, said in (
+        ((details, "--device", "a100-sxm-80gb"), 0, "hbm read"),
+        ((str(DATA / "ncu-raw.csv"), "--device", "a100-sxm-80gb"), 0, "no row can be compared"),
+        ((details,), 3, "--device"),
+        ((str(DATA / "ncu-no-permission.txt"),), 4, "permission"),
+        ((details, "--fill", "device"), 2, "COLUMN=VALUE"),
+        ((details, "--device", "a100-sxm-80gb", "--plot", "x.bmp"), 2, ".png"),
+    ):
+        assert run(["validate", *words]) == code, words
+        captured = capsys.readouterr()
+        assert said in captured.out + captured.err, words
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    details = [str(DATA / "ncu-details.csv"), "--device", "a100-sxm-80gb"]
+    beside, alone = tmp_path / "beside.png", tmp_path / "alone.svg"
+    assert run(["validate", *details, "--plot", str(beside)]) == 0
+    assert beside.read_bytes()[:4] == b"\x89PNG"
+    assert run(["validate", *details, "-o", str(alone)]) == 0
+    assert alone.read_text().startswith("<?xml")
+    assert run(["validate", str(DATA / "ncu-raw.csv"), "--device", "a100-sxm-80gb", "-o", str(alone)]) == 3
+
+
+def test_pictures_need_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    details = [str(DATA / "ncu-details.csv"), "--device", "a100-sxm-80gb"]
+    assert run(["validate", *details, "--plot", str(tmp_path / "x.png")]) == 4
+    assert not (tmp_path / "x.png").exists()
