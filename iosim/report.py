@@ -70,9 +70,9 @@ class BoundaryReport:
 
     def gap(self, floor_class: str) -> float | None:
         """Total over the floor of a class; None where that floor does not speak of the kernel."""
-        # a recurrent step keeps a state between calls: it does not read the keys that L0 counts
+        # a recurrent step keeps a state between calls, a backward pass may be given P: neither reads all that L0 counts
         speaks = {
-            "any": self.algorithm_class != "recurrent",
+            "any": self.algorithm_class not in ("recurrent", "saved"),
             "standard": self.algorithm_class in ("standard", "standard-once"),
         }
         speaks["standard-once"] = self.algorithm_class == "standard-once"

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 #: classes of algorithms, from the widest to the narrowest: a floor of a class holds for it and those after it
 CLASSES = ("any", "standard", "standard-once")
 #: what computes another function than softmax attention, from less state: only `any` speaks of `linear` and
-#: `approximate`, and no floor of attention of `recurrent`, whose input is a state instead of keys
-OTHER_CLASSES = ("linear", "approximate", "recurrent")
+#: `approximate`, and no floor of attention of `recurrent`, whose input is a state instead of keys, and of `saved`,
+#: a backward pass that is given the probabilities
+OTHER_CLASSES = ("linear", "approximate", "recurrent", "saved")
 
 
 def bits_to_bytes(bits: int) -> int:

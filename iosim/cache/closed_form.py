@@ -20,6 +20,11 @@ RESULTS = frozenset({"O", "LSE", "dQ", "dK", "dV", "state"})
 #: tensors of kernels that keep a Q tile and sweep K and V
 SWEEPING = frozenset({"Q", "K", "V", "O", "LSE", "O_partial", "LSE_partial", "K_scale", "V_scale", "block_table"})
 
+#: algorithms that put N x N scores into memory, launch by launch
+MATERIALISING = frozenset({"unfused", "unfused-backward"})
+#: those scores, and what is kept or derived of them under these names
+SQUARES = frozenset({"S", "P", "Z", "dP", "dS"})
+
 
 @dataclass(frozen=True, slots=True)
 class HbmTraffic:
@@ -55,7 +60,7 @@ def hbm_traffic(schedule: Schedule, device: Device) -> HbmTraffic | None:
     core = schedule.traffic
     if cache and footprint_bytes(schedule) <= capacity:
         return HbmTraffic(once(schedule, core), f"closed form: all tensors fit the {cache.name}", True)
-    if schedule.algorithm == "unfused":
+    if schedule.algorithm in MATERIALISING:
         return _materialised(schedule, core, capacity)
     if schedule.algorithm == "flash1":
         return _swept(schedule, device, capacity, ("Q", "O", "l", "m"), "Q, O and statistics", items_share=1)
@@ -66,7 +71,7 @@ def hbm_traffic(schedule: Schedule, device: Device) -> HbmTraffic | None:
 
 
 def tensor_elements(schedule: Schedule) -> dict[str, int]:
-    """Distinct elements of each tensor of the call."""
+    """Distinct elements of each tensor of the call; of one unknown here, what is written, or else read by one launch."""
     problem, shape = schedule.problem, schedule.problem.shape
     rows, keys = shape.batch * shape.heads * problem.n_q, _touched_keys(schedule)
     known = {
@@ -74,20 +79,30 @@ def tensor_elements(schedule: Schedule) -> dict[str, int]:
         "K": keys * shape.head_dim,
         "V": 0 if shape.latent else keys * shape.head_dim_v,
         "O": rows * shape.head_dim_v,
+        "dO": rows * shape.head_dim_v,
         "LSE": rows,
         "l": rows,
         "m": rows,
         "S": rows * problem.n_kv,
         "P": rows * problem.n_kv,
+        "M": shape.batch * problem.n_kv if schedule.parameters.get("mask_kernel") == "padding" else 0,
     }
-    written = {m.tensor: m.write_elements for m in schedule.traffic.moved}
-    return {m.tensor: known.get(m.tensor, written[m.tensor]) for m in schedule.traffic.moved}
+    return {
+        m.tensor: known.get(m.tensor) or m.write_elements or _least_read(schedule, m.tensor)
+        for m in schedule.traffic.moved
+    }
+
+
+def _least_read(schedule: Schedule, tensor: str) -> int:
+    """Elements that the launch with the fewest reads of an input reads of it."""
+    reads = (m.read_elements for launch in schedule.launches for m in launch.traffic.moved if m.tensor == tensor)
+    return min((count for count in reads if count), default=0)
 
 
 def _touched_keys(schedule: Schedule) -> int:
     """Keys that some tile visits, over batch and key/value heads; heads of a group visit the same ones."""
     shape, tiling = schedule.problem.shape, schedule.tiling
-    if schedule.algorithm == "unfused":
+    if schedule.algorithm in MATERIALISING:
         return shape.batch * shape.kv_heads * schedule.problem.n_kv
     per_head = sum(
         mask.sums(tiling).active_key_rows * heads // tiling.group for mask, heads in schedule.problem.masks()
@@ -118,14 +133,30 @@ def once(schedule: Schedule, core: Traffic) -> Traffic:
 
 
 def _materialised(schedule: Schedule, core: Traffic, capacity: int) -> HbmTraffic:
-    """Unfused: each launch streams its operands; scores larger than the cache cross it on every use."""
-    scores = next(m for m in core.moved if m.tensor == "S")
-    size = tensor_elements(schedule)["S"] * scores.bits // 8
-    if size <= capacity:
+    """Unfused: each launch streams its operands; tensors larger than the cache cross it on every use.
+
+    A product's tiles that read an operand again find it in the cache; N x N tensors are swept, and are not there.
+    """
+    elements, best = tensor_elements(schedule), {m.tensor: m for m in once(schedule, core).moved}
+    square = schedule.problem.shape.batch * schedule.problem.shape.heads * schedule.problem.n_q * schedule.problem.n_kv
+    if square * schedule.problem.types.bits("S") // 8 <= capacity:
         return HbmTraffic(once(schedule, core), "closed form: scores of a launch stay in the cache", False)
-    best = {m.tensor: m for m in once(schedule, core).moved}
-    moved = tuple(m if m.tensor in ("S", "P") else best[m.tensor] for m in core.moved)
-    return HbmTraffic(Traffic(moved), "closed form: scores exceed the cache and cross it on every use", False)
+    moved = []
+    for m in core.moved:
+        size = elements[m.tensor]
+        if m.tensor.split("_")[0] in SQUARES:
+            moved.append(m)
+        elif size * m.bits // 8 > capacity:
+            moved.append(Moved(m.tensor, m.bits, *_by_launch(schedule, m.tensor, size)))
+        else:
+            moved.append(best[m.tensor])
+    return HbmTraffic(Traffic(tuple(moved)), "closed form: scores exceed the cache and cross it on every use", False)
+
+
+def _by_launch(schedule: Schedule, tensor: str, size: int) -> tuple[int, int]:
+    """Elements (read, written) when each launch fetches and writes a tensor of so many elements at most once."""
+    found = [m for launch in schedule.launches for m in launch.traffic.moved if m.tensor == tensor]
+    return sum(min(m.read_elements, size) for m in found), sum(min(m.write_elements, size) for m in found)
 
 
 def _swept(

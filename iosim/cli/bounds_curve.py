@@ -42,9 +42,11 @@ def curve_of(
             if names:  # a default that cannot be drawn is left out
                 raise
             continue
-        if schedule.algorithm == "unfused" and not schedule.parameters["gemm_tile"]:
+        if schedule.parameters.get("gemm_tile") == 0:
             raise UsageError(
-                "unfused with operands read once fits no memory of a curve", "--kernel", "--set gemm_tile=128"
+                f"{schedule.kernel} with operands read once fits no memory of a curve",
+                "--kernel",
+                "--set gemm_tile=128",
             )
         schedules.append(schedule)
     sizes = demand.elements

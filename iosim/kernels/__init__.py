@@ -17,6 +17,7 @@ from iosim.kernels import (
     stream_k,
     synchronous,
     unfused,
+    unfused_backward,
 )
 from iosim.kernels.algorithm import ALGORITHMS, Algorithm, Call, Parameter, register
 from iosim.kernels.kernel_file import KernelFile, kernel_names, load_kernel
@@ -48,4 +49,5 @@ __all__ = [
     "stream_k",
     "synchronous",
     "unfused",
+    "unfused_backward",
 ]
