@@ -142,7 +142,7 @@ def lacks(working_set: WorkingSet, device: Device) -> str | None:
 
 
 def _smaller(tiling: Tiling) -> Iterator[Tiling]:
-    """Flat tiles within this one, largest area first; extents are multiples of 16 or halvings."""
+    """Flat tiles within this one, largest area first; extents are multiples of 16, halvings or powers of two."""
     rows, cols = _extents(tiling.rows), _extents(tiling.cols)
     shapes = sorted(((a, b) for a in rows for b in cols), key=lambda s: (-s[0] * s[1], -s[0]))
     for a, b in shapes:
@@ -151,4 +151,5 @@ def _smaller(tiling: Tiling) -> Iterator[Tiling]:
 
 def _extents(extent: int) -> list[int]:
     halvings = [extent >> shift for shift in range(extent.bit_length()) if extent >> shift]
-    return sorted({*range(16, min(extent, 512) + 1, 16), *halvings}, reverse=True)
+    powers = [1 << shift for shift in range(extent.bit_length())]
+    return sorted({*range(16, min(extent, 512) + 1, 16), *halvings, *powers}, reverse=True)

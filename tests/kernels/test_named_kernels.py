@@ -18,14 +18,20 @@ from iosim.schedule import CLASSES, OTHER_CLASSES
 from iosim.speedup.tile_shapes import tile_shapes
 
 #: kernels that compute only some masks, have only small heads, or need a long sequence
-ONLY = {"agent": ("full",), "chunk-states": ("causal",), "delta-rule": ("causal",), "selective-scan": ("causal",)}
+ONLY = {
+    "agent": ("full",),
+    "chunk-states": ("causal",),
+    "delta-rule": ("causal",),
+    "selective-scan": ("causal",),
+    "flash-conv": ("causal",),
+}
 OWN = {
     "flash4-decode": "b200-sxm",
     "fast-attention": "ascend-910b2",
     "flash-v100": "v100-sxm2-32gb",
     "fast-attention-volta": "v100-sxm2-32gb",
 }
-HEAD = {"based": 16, "prefix-linear": 16}
+HEAD = {"based": 16, "prefix-linear": 16, "flashconv": 8}
 
 DEVICES = ("a100-sxm-80gb", "h100-sxm5", "b200-sxm", "b300-sxm", "l40s", "rtx-pro-6000-blackwell", "ascend-910b2")
 
