@@ -123,6 +123,11 @@ class Device:
         caches = [each for each in self._caches() if names.index(each.name) < names.index(level)]
         return caches[-1] if caches else None
 
+    def shared_cache(self) -> MemoryLevel | None:
+        """The nearest cache that cores share, whose requests the boundary `l2` counts: L2 of a GPU, L3 of a CPU."""
+        caches = self._caches()
+        return caches[0] if caches else None
+
     def peak_flop_per_s(self, dtype: str) -> float:
         """Highest dense rate at which operands of `dtype` can be multiplied: what a time floor divides by.
 

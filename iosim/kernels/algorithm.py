@@ -67,6 +67,10 @@ class Call:
     """every parameter of the algorithm"""
     cores: int = 1
     """cores that work at once: the device's, or one"""
+    private: tuple[tuple[str, int], ...] = ()
+    """a core's own caches where only caches hold a tile (a CPU): name and bytes, nearest first"""
+    neighbours: int = 1
+    """cores that share one instance of the last cache"""
 
     def number(self, name: str) -> int:
         """An integer parameter."""

@@ -36,6 +36,8 @@ class TileRule:
     """full | causal | local | other; none named: any"""
     rows: int = 0
     """most query rows of a KV head's group, queries x heads of the group; 0: any"""
+    queries: int = 0
+    """most queries of a sequence; 0: any"""
     bits: int = 0
     """widest query element in bits; 0: any"""
     packs: bool = False
@@ -52,6 +54,7 @@ class TileRule:
             not self.head_dim_v or shape.head_dim_v <= self.head_dim_v
         )
         fits = fits and (not self.rows or problem.n_q * shape.group <= self.rows)
+        fits = fits and (not self.queries or problem.n_q <= self.queries)
         fits = fits and (not self.bits or problem.types.bits("Q") <= self.bits)
         if not fits or (self.masks and mask_kind(problem) not in self.masks):
             return False
@@ -218,6 +221,7 @@ def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:
         capabilities=table.texts("capabilities", default=()),
         masks=table.texts("masks", default=()),
         rows=table.integer("rows", 0),
+        queries=table.integer("queries", 0),
         bits=table.integer("bits", 0),
         packs=table.flag("packs"),
         assumed=table.flag("assumed"),

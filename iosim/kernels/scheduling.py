@@ -49,7 +49,7 @@ def make_schedule(
     if packed and algorithm.packs:
         tiling = replace(tiling, group=problem.shape.group)
     chosen = algorithm.settings(file.parameters, rule.settings if rule else _own(file, problem, device), settings or {})
-    call = Call(problem, tiling, chosen, device.cores if device else 1)
+    call = Call(problem, tiling, chosen, *_cores(device))
     call, notes = _fit(file, call, device, rule)
     launches = algorithm.launches(call)
     notes += (*_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
@@ -65,6 +65,22 @@ def make_schedule(
         multicast=int(call.settings.get("cluster", 1)),
         notes=notes,
     )
+
+
+def _cores(device: Device | None) -> tuple[int, tuple[tuple[str, int], ...], int]:
+    """Cores, caches of one core, and how many cores share an instance of the last cache."""
+    if device is None:
+        return 1, (), 1
+    last = device.cache_before("hbm") if device.has_level("hbm") else None
+    return device.cores, private_caches(device), max(1, device.cores // (last.instances if last else 1))
+
+
+def private_caches(device: Device) -> tuple[tuple[str, int], ...]:
+    """(name, bytes) of each cache that a CPU's core has to itself, nearest first; elsewhere none."""
+    if device.kind != "cpu":
+        return ()
+    own = (level for level in device.levels if level.scope == "core")
+    return tuple((level.name, level.capacity_bytes) for level in own if level.capacity_bytes)
 
 
 def _packs(file: KernelFile, rule: TileRule | None, problem: Attention) -> bool:

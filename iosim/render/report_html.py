@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from iosim.render.report_text import RESOURCE_TITLES, problem_line
+from iosim.render.report_text import problem_line, resource_titles, slower_side
 from iosim.render.text import byte_count, capacity, ratio, seconds
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _traffic(report: Report) -> str:
                 (
                     kernel.name,
                     str(kernel.schedule.tiling),
-                    at.name,
+                    slower_side(report.device, at.name),
                     capacity(at.capacity_bytes),
                     byte_count(at.traffic.read_bytes),
                     byte_count(at.traffic.write_bytes),
@@ -58,12 +58,12 @@ def _ceilings(report: Report) -> str:
     rows = [
         (
             kernel.name,
-            *(seconds(kernel.ceilings.times_s.get(name)) for name in RESOURCE_TITLES),
-            RESOURCE_TITLES.get(kernel.ceilings.bottleneck, "-"),
+            *(seconds(kernel.ceilings.times_s.get(name)) for name in resource_titles(report.device)),
+            resource_titles(report.device).get(kernel.ceilings.bottleneck, "-"),
         )
         for kernel in report.kernels
     ]
-    return _table(("ceilings", *RESOURCE_TITLES.values(), "binds"), rows)
+    return _table(("ceilings", *resource_titles(report.device).values(), "binds"), rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

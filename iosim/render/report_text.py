@@ -10,9 +10,11 @@ from iosim.render.text import byte_count, capacity, line, ratio, seconds, strong
 from iosim.units import si
 
 if TYPE_CHECKING:
+    from iosim.machine import Device
     from iosim.report import KernelReport, Report
 
 RESOURCE_TITLES = {"matrix": "matrix", "exp": "exp", "shared": "shared", "l2": "L2", "hbm": "HBM"}
+CACHE_NAMES = {"l2": "L2", "l3": "L3", "mall": "memory-side cache"}
 LEGEND = (
     "any: over the bytes that every correct kernel must move (L0). ~ marks a model.",
     "scores: over the floor of kernels that form each score as its own sum, recomputing or not (L1, L4; backward L6).",
@@ -36,7 +38,7 @@ def report_text(report: Report) -> str:
     """The whole report."""
     parts = [line(strong(problem_line(report.problem)))]
     parts += [_device_line(report), "", *_floor_lines(report), ""]
-    parts += [_traffic_table(report.kernels), "", wrapped(LEGEND, "  "), ""]
+    parts += [_traffic_table(report.kernels, report.device), "", wrapped(LEGEND, "  "), ""]
     if report.device:
         parts += [_ceiling_table(report), ""]
     parts += ["assumptions", wrapped(report.assumptions, "  - ")]
@@ -47,9 +49,25 @@ def _device_line(report: Report) -> str:
     device = report.device
     if device is None:
         return "one core, one sequential stream: traffic into the core only"
+    own = [level for level in device.levels if device.kind == "cpu" and level.scope == "core"]
     cache = device.cache_before("hbm") if device.has_level("hbm") else None
-    l2 = f", {capacity(cache.capacity_bytes)} {cache.name}" if cache else ""
-    return f"on {device.name}: {device.cores} cores{l2}, {si(device.bandwidth_bytes_per_s('hbm'), 'B/s')} main memory"
+    sizes = [f"{capacity(level.capacity_bytes)} {level.name.upper()}" for level in own]
+    each = f" with {' and '.join(sizes)} each" if sizes else ""
+    times = f"{cache.instances} x " if cache and cache.instances > 1 else ""
+    last = f", {times}{capacity(cache.capacity_bytes)} {CACHE_NAMES.get(cache.name, cache.name)}" if cache else ""
+    memory = f"{si(device.bandwidth_bytes_per_s('hbm'), 'B/s')} main memory"
+    return f"on {device.name}: {device.cores} core{'s' * (device.cores > 1)}{each}{last}, {memory}"
+
+
+def slower_side(device: Device | None, boundary: str) -> str:
+    """What a boundary is called for people: the cache that cores share is a CPU's L3."""
+    shared = device.shared_cache() if device and boundary == "l2" else None
+    return shared.name if shared else boundary
+
+
+def resource_titles(device: Device | None) -> dict[str, str]:
+    """Resource -> column title."""
+    return RESOURCE_TITLES | {"l2": slower_side(device, "l2").upper()}
 
 
 def _floor_lines(report: Report) -> list[str]:
@@ -73,7 +91,7 @@ def _floor_lines(report: Report) -> list[str]:
     return lines
 
 
-def _traffic_table(kernels: Sequence[KernelReport]) -> str:
+def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> str:
     rows = []
     for kernel in kernels:
         for index, at in enumerate(kernel.boundaries):
@@ -82,7 +100,7 @@ def _traffic_table(kernels: Sequence[KernelReport]) -> str:
                 [
                     strong(kernel.name) if first else "",
                     str(kernel.schedule.tiling) if first else "",
-                    at.name,
+                    slower_side(device, at.name),
                     capacity(at.capacity_bytes),
                     byte_count(at.traffic.read_bytes),
                     byte_count(at.traffic.write_bytes),
@@ -98,21 +116,22 @@ def _traffic_table(kernels: Sequence[KernelReport]) -> str:
         for at in kernel.boundaries
         if at.name == "hbm"
     ]
-    exact = "  core and l2: exact, in closed form over the visited tiles; memory: what lies on the near side"
+    both = f"core and {slower_side(device, 'l2')}"
+    exact = f"  {both}: exact, in closed form over the visited tiles; memory: what lies on the near side"
     return "\n".join([table(header, rows, left=3), exact, *how])
 
 
 def _ceiling_table(report: Report) -> str:
-    rows = []
+    rows, titles = [], resource_titles(report.device)
     for kernel in report.kernels:
         times = kernel.ceilings.times_s
         cells = [
             strong(seconds(times[name])) if name == kernel.ceilings.bottleneck else seconds(times.get(name))
-            for name in RESOURCE_TITLES
+            for name in titles
         ]
         expected = seconds(kernel.expected.time_s if kernel.expected else None)
-        rows.append([kernel.name, *cells, RESOURCE_TITLES.get(kernel.ceilings.bottleneck, "-"), expected])
-    header = ["ceilings", *RESOURCE_TITLES.values(), "binds", "expected"]
+        rows.append([kernel.name, *cells, titles.get(kernel.ceilings.bottleneck, "-"), expected])
+    header = ["ceilings", *titles.values(), "binds", "expected"]
     note = "  time each resource needs for the kernel's own work; they overlap in part, and none is a floor"
     terms = [
         f"  {kernel.name} expected {seconds(kernel.expected.time_s)} = "

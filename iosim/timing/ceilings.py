@@ -69,12 +69,14 @@ def kernel_ceilings(schedule: Schedule, device: Device, l2_bytes: int, hbm_bytes
 
 
 def last_cache_bytes_per_s(device: Device) -> float:
-    """Rate of the L2: what was measured, since stated peaks of L2s are rarely reachable, else what is stated.
+    """Rate of the L2 (L3 of a CPU): what was measured, since stated peaks are rarely reachable, else what is stated.
 
     Raises:
         AbsentError: neither is known.
     """
-    return device.attainable_bytes_per_s("l2") or device.bandwidth_bytes_per_s("l2")
+    shared = device.shared_cache()
+    name = shared.name if shared else "l2"
+    return device.attainable_bytes_per_s(name) or device.bandwidth_bytes_per_s(name)
 
 
 def _hbm_time(device: Device, hbm_bytes: int | None) -> float:

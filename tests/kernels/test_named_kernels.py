@@ -28,6 +28,7 @@ ONLY = {
 OWN = {
     "flash4-decode": "b200-sxm",
     "fast-attention": "ascend-910b2",
+    "cpu-flash": "epyc-9654",
     "flash-v100": "v100-sxm2-32gb",
     "fast-attention-volta": "v100-sxm2-32gb",
 }
