@@ -14,7 +14,7 @@ from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
 from iosim.kernels import KernelFile, load_kernel, make_schedule
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
-from iosim.schedule import Moved, Schedule, Traffic
+from iosim.schedule import OTHER_FUNCTIONS, Moved, Schedule, Traffic
 from iosim.timing import Ceilings, expectation, kernel_ceilings
 
 DEFAULT_KERNELS = {
@@ -252,6 +252,11 @@ def _assumptions(
     notes = [f"last cache {'warm' if options.warm else 'cold'}: compulsory traffic "
              + ("shrinks by its capacity" if options.warm else "is counted in full")]  # fmt: skip
     notes += [note for kernel in kernels for note in kernel.schedule.notes]
+    others = [kernel.name for kernel in kernels if kernel.schedule.algorithm_class in OTHER_FUNCTIONS]
+    if others and device:
+        notes.append(
+            f"{', '.join(others)}: another function than softmax attention, whose time floor does not bound it"
+        )
     if any(kernel.schedule.parameters.get("gemm_tile") == 0 for kernel in kernels):
         notes.append(
             "unfused: each operand of a product is counted once, more than one core can hold; --set gemm_tile=128 counts"

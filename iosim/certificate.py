@@ -18,20 +18,22 @@ from iosim.attention import Attention
 from iosim.errors import AbsentError, CheckError, UsageError
 from iosim.floors import Memory, demand_of, floors_at
 from iosim.floors.curve import refuse_idealised
-from iosim.floors.linear import linear_bounds
+from iosim.floors.linear import own_bounds
 from iosim.kernels import Parameter, load_kernel, make_schedule
 from iosim.machine import Device, device_names
 from iosim.report import BoundaryReport, Options
-from iosim.schedule import Schedule
+from iosim.schedule import OTHER_FUNCTIONS, Schedule
 from iosim.units import binary_bytes
 
 SCHEMA = "iosim/certificate/1"
-CLASSES = ("standard-once", "standard", "any", "linear")
+CLASSES = ("standard-once", "standard", "any", "linear", "recurrent", "summaries")
 SPOKEN = {
     "standard-once": "every kernel that computes each score once",
     "standard": "every kernel that forms the scores",
     "any": "every correct kernel",
     "linear": "every kernel of linear attention",
+    "recurrent": "every kernel that decodes with such a state",
+    "summaries": "every kernel of attention to such summaries",
 }
 
 
@@ -170,7 +172,7 @@ def _given(schedule: Schedule, memory_elements: int, options: Options, held: str
         "given", memory.bits // 8, traffic, "closed form over the visited tiles", True,
         floors_at(demand, memory, options.warm), schedule.algorithm_class,
     )  # fmt: skip
-    return _claim(at, memory, schedule.problem)
+    return _claim(at, memory, schedule, options.warm)
 
 
 def _on_device(
@@ -195,15 +197,22 @@ def _on_device(
         at = report.boundary(name)
         floors = floors_at(demand, memory, options.warm and name == "hbm")
         known = BoundaryReport(name, at.capacity_bytes, at.traffic, at.method, at.exact, floors, at.algorithm_class)
-        claims.append(_claim(known, memory, problem))
+        claims.append(_claim(known, memory, report.schedule, options.warm and name == "hbm"))
     return tuple(claims), tuple(notes)
 
 
-def _floors_of(at: BoundaryReport, memory: Memory, problem: Attention) -> tuple[dict[str, int], dict[str, str]]:
-    """(class -> floor in bytes, class -> bound) of the classes that speak of the kernel's computation."""
-    if at.algorithm_class == "linear":
-        reads, writes, _ = linear_bounds(problem, memory)  # the third speaks of full attention only
-        return {"linear": reads.value_bytes + writes.value_bytes}, {"linear": "linear-reads, linear-writes"}
+def _floors_of(
+    at: BoundaryReport, memory: Memory, schedule: Schedule, warm: bool
+) -> tuple[dict[str, int], dict[str, str]]:
+    """(class -> floor in bytes, class -> bound) of the classes that speak of the kernel's computation.
+
+    Floors of other functions than softmax attention are of a cold memory: none where it may be `warm`.
+    """
+    if warm and at.algorithm_class in OTHER_FUNCTIONS:
+        return {}, {}
+    if own := [bound for bound in own_bounds(schedule, memory) if bound.counts != "total"]:  # of full attention only
+        name = at.algorithm_class
+        return {name: sum(bound.value_bytes for bound in own)}, {name: ", ".join(bound.id for bound in own)}
     if at.floors is None or at.algorithm_class not in ("standard", "standard-once"):
         return {}, {}
     floors = {name: at.floors.bytes_of(name) for name in ("standard-once", "standard", "any")}
@@ -211,8 +220,8 @@ def _floors_of(at: BoundaryReport, memory: Memory, problem: Attention) -> tuple[
     return floors, {name: at.floors.binding[name] for name in floors}
 
 
-def _claim(at: BoundaryReport, memory: Memory, problem: Attention) -> Claim:
-    floors, binding = _floors_of(at, memory, problem)
+def _claim(at: BoundaryReport, memory: Memory, schedule: Schedule, warm: bool) -> Claim:
+    floors, binding = _floors_of(at, memory, schedule, warm)
     if at.total_bytes < floors.get(at.algorithm_class, 0):
         raise CheckError(
             f"a count of {at.total_bytes:,} bytes is below the floor of its own class, {floors[at.algorithm_class]:,}",

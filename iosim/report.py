@@ -12,7 +12,7 @@ from iosim.cache.replay_options import MainMemory, ReplayOptions
 from iosim.floors import Floors, TimeFloor
 from iosim.machine import Device
 from iosim.masks import Tiling
-from iosim.schedule import Schedule, Traffic
+from iosim.schedule import UNBOUNDED, Schedule, Traffic
 from iosim.timing import Ceilings, Expected
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ class BoundaryReport:
 
     def gap(self, floor_class: str) -> float | None:
         """Total over the floor of a class; None where that floor does not speak of the kernel."""
-        # a recurrent step keeps a state between calls, a backward pass may be given P: neither reads all that L0 counts
         speaks = {
-            "any": self.algorithm_class not in ("recurrent", "saved"),
+            "any": self.algorithm_class not in UNBOUNDED,
             "standard": self.algorithm_class in ("standard", "standard-once"),
         }
         speaks["standard-once"] = self.algorithm_class == "standard-once"

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 #: classes of algorithms, from the widest to the narrowest: a floor of a class holds for it and those after it
 CLASSES = ("any", "standard", "standard-once")
+#: no floor of attention speaks of `recurrent`, whose input is a state instead of keys, of `saved`, a backward pass
+#: that is given the probabilities, and of `summaries`, where a query that sees one summary of keys need not be read
+UNBOUNDED = ("recurrent", "saved", "summaries")
 #: what computes another function than softmax attention, from less state: only `any` speaks of `linear` and
-#: `approximate`, and no floor of attention of `recurrent`, whose input is a state instead of keys, and of `saved`,
-#: a backward pass that is given the probabilities
-OTHER_CLASSES = ("linear", "approximate", "recurrent", "saved")
+#: `approximate`
+OTHER_CLASSES = ("linear", "approximate", *UNBOUNDED)
+#: what does not compute softmax attention at all
+OTHER_FUNCTIONS = ("linear", "approximate", "recurrent", "summaries")
 
 
 def bits_to_bytes(bits: int) -> int:

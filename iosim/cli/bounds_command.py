@@ -9,6 +9,7 @@ import click
 from iosim.cli.problem_options import device_options, kernel_options, output_options, problem_options
 
 if TYPE_CHECKING:
+    from iosim.attention import Attention
     from iosim.cli.output import Answer
     from iosim.floors import Bound, Floors, Memory
     from iosim.machine import Device
@@ -31,7 +32,9 @@ MODES = ("curve", "certify", "check", "graph", "linear")
 @click.option("--curve", is_flag=True, help="Floors against memory, with known orders and --kernel's counts.")
 @click.option("--certify", metavar="KERNEL", help="How near a kernel is to the floors, as a document to check.")
 @click.option("--check", metavar="FILE", help="Derive a certificate again; exit 1 where it does not hold.")
-@click.option("--linear", is_flag=True, help="Floors of linear attention; --phase decode: with a state of d x d_v.")
+@click.option(
+    "--linear", is_flag=True, help="Floors of linear attention, of decoding with a state, or of --kernel's own."
+)
 @click.option("--graph", metavar="FILE", help="Any computation: an edge list `u v` per line, or GraphML.")
 @click.option("--exact", is_flag=True, help="With --graph: an optimal schedule too, for small graphs.")
 @click.option("--no-recompute", is_flag=True, help="With --graph: each value is computed at most once.")
@@ -63,8 +66,9 @@ def command(
         raise UsageError(f"must be at least 1, got {memory_elements}", "--memory-elements")
     if not options["graph"] and (options["exact"] or options["no_recompute"]):
         raise UsageError("speaks of a graph", "--exact" if options["exact"] else "--no-recompute", "give --graph FILE")
-    if options["kernel"] and not options["curve"]:
-        raise UsageError("bounds names kernels only on a curve", "--kernel", "--curve draws them, --certify names one")
+    if options["kernel"] and not (options["curve"] or options["linear"]):
+        hint = "--curve draws them, --certify names one, --linear takes the function of one"
+        raise UsageError("bounds of softmax attention name no kernel", "--kernel", hint)
     answers = {"curve": _curve, "certify": _certify, "check": _check, "graph": _graph, "linear": _linear}
     answer = answers[chosen[0]] if chosen else _floors
     emit(answer(memory_elements, options), fmt, output)
@@ -155,7 +159,6 @@ def _linear(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     from iosim.cli.asking import asked_problem
     from iosim.cli.output import Answer
     from iosim.errors import UsageError
-    from iosim.floors.linear import linear_bounds, state_bounds
     from iosim.render.bounds_text import linear_text
     from iosim.render.report_text import problem_line
 
@@ -164,21 +167,42 @@ def _linear(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     if problem.phase == "backward":
         raise UsageError("no floors of linear attention's backward pass are known", "--phase", "prefill or decode")
     device, memories = _memories(asked, options, memory_elements)
-    at: list[tuple[Memory, tuple[Bound, ...]]]
-    if problem.phase == "decode":
-        at = [(memory, state_bounds(problem, memory, problem.shape.head_dim)) for memory in memories]
-    else:
-        at = [(memory, linear_bounds(problem, memory)) for memory in memories]
+    at = _other_functions(problem, device, memories, options)
+    computed = f"what {options['kernel']} computes" if options["kernel"] else "linear attention"
     rows = [bound.to_dict() for _, bounds in at for bound in bounds]
     return Answer(
         command="bounds",
         inputs=_inputs(asked, options, memory_elements) | {"linear": True},
         result={"bounds": rows},
-        text=lambda: f"{problem_line(problem)}, linear attention\n{linear_text(at)}",
+        text=lambda: f"{problem_line(problem)}, {computed}\n{linear_text(at)}",
         rows=lambda: rows,
         assumptions=[f"memory at {memory.boundary}: {memory.contains}" for memory, _ in at],
         provenance={"device_sha256": device.sha256 if device else None},
     )
+
+
+def _other_functions(
+    problem: Attention, device: Device | None, memories: list[Memory], options: dict[str, Any]
+) -> list[tuple[Memory, tuple[Bound, ...]]]:
+    """Floors of a kernel's own function, else of linear attention, or of a state of d x d_v in decode."""
+    from iosim.cli.asking import asked_options
+    from iosim.errors import UsageError
+    from iosim.floors.linear import linear_bounds, own_bounds, state_bounds
+    from iosim.kernels import load_kernel, make_schedule
+
+    if kernel := options["kernel"]:
+        chosen = asked_options(options, [kernel])
+        schedule = make_schedule(problem, device, load_kernel(kernel), chosen.tile, chosen.settings, chosen.pack_gqa)
+        found = [(memory, own_bounds(schedule, memory)) for memory in memories]
+        if not all(bounds for _, bounds in found):
+            what = (
+                "approximates attention" if schedule.algorithm_class == "approximate" else "computes softmax attention"
+            )
+            raise UsageError(f"no floors of its own: {kernel} {what}", "--kernel", "leave --linear out")
+        return found
+    if problem.phase == "decode":
+        return [(memory, state_bounds(problem, memory, problem.shape.head_dim)) for memory in memories]
+    return [(memory, linear_bounds(problem, memory)) for memory in memories]
 
 
 def _certify(memory_elements: int | None, options: dict[str, Any]) -> Answer:

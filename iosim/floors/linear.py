@@ -6,8 +6,11 @@
                     state, each multiply-add once; positive only for memories below about d d_v
     state-reads     f d_v words of state, and the rows of the new tokens
     state-writes    f d_v words of state, and the outputs
+    summary-reads   (N - L) d of Q, N d_v of V and, when N > L, N d of K: attention to summaries of chunks of L
+    summary-writes  N d_v
 The third is the argument of L3: two products of N d d_v multiply-adds, Loomis and Whitney per segment of 2 M
-virtual loads, where a state word's first use costs nothing. Query heads of a group may share its state.
+virtual loads, where a state word's first use costs nothing. Query heads of a group may share its state. A query of
+the first chunk sees one summary, its own, whose weight is one: neither it nor, in a lone chunk, any key matters.
 Source: the arguments of L0 and L3, docs/explanation/floors.
 """
 
@@ -17,13 +20,32 @@ from math import isqrt
 
 from iosim.attention import Attention
 from iosim.floors.bound import Bound, Memory, narrowest_bits
-from iosim.schedule import Moved, bits_to_bytes
+from iosim.schedule import Moved, Schedule, bits_to_bytes
 
-COMPULSORY = ("any kernel of linear attention, on worst-case data without compression", "a cold memory")
+COMPULSORY = ("any kernel of the same function, on worst-case data without compression", "a cold memory")
 STATE = (
     "full attention computed as Q (K^T V) without a feature map",
     "each multiply-add executed once",
 )
+
+
+def own_bounds(schedule: Schedule, memory: Memory) -> tuple[Bound, ...]:
+    """Floors of the function that a schedule computes, where it is not softmax attention and they are known.
+
+    Args:
+        schedule: linear attention, decoding with a state, attention to summaries; of others there are none.
+        memory: the near side of the boundary.
+    """
+    problem, named = schedule.problem, schedule.algorithm_class
+    if named == "linear":
+        return linear_bounds(problem, memory)
+    if named == "summaries":
+        return summary_bounds(problem, memory, int(str(schedule.parameters["chunk"])))
+    if named == "recurrent":
+        (state,) = (moved for moved in schedule.traffic.moved if moved.tensor == "state")
+        columns = problem.shape.batch * problem.shape.kv_heads * problem.shape.head_dim_v
+        return state_bounds(problem, memory, state.read_elements // columns, state.bits)
+    return ()
 
 
 def linear_bounds(problem: Attention, memory: Memory) -> tuple[Bound, Bound, Bound]:
@@ -63,6 +85,28 @@ def state_bounds(problem: Attention, memory: Memory, features: int, state_bits: 
     return (
         _moved("state-reads", "reads", inputs, problem, memory, "recurrent"),
         _moved("state-writes", "writes", outputs, problem, memory, "recurrent"),
+    )
+
+
+def summary_bounds(problem: Attention, memory: Memory, chunk: int) -> tuple[Bound, Bound]:
+    """Floors of attention to recurrent summaries of chunks of so many tokens (RAT); gates are not counted.
+
+    Args:
+        problem: causal, as many queries as keys.
+        memory: the near side of the boundary.
+        chunk: tokens per chunk.
+    """
+    shape, bits, n = problem.shape, problem.types.bits, problem.n_kv
+    heads, kv_heads = shape.batch * shape.heads, shape.batch * shape.kv_heads
+    inputs = (
+        Moved("Q", bits("Q"), heads * max(0, n - chunk) * shape.head_dim),
+        Moved("K", bits("K"), kv_heads * (n if n > chunk else 0) * shape.head_dim),
+        Moved("V", bits("V"), kv_heads * n * shape.head_dim_v),
+    )
+    outputs = (Moved("O", bits("O"), 0, heads * n * shape.head_dim_v),)
+    return (
+        _moved("summary-reads", "reads", inputs, problem, memory, "summaries"),
+        _moved("summary-writes", "writes", outputs, problem, memory, "summaries"),
     )
 
 

@@ -18,6 +18,7 @@ CLASS_TITLES = {
     "algebraic": "any algebra for QK^T",
     "linear": "linear attention",
     "recurrent": "decoding with a state",
+    "summaries": "attention to summaries",
 }
 PLACES = {
     "core": "into the cores",

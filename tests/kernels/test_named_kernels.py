@@ -24,6 +24,7 @@ ONLY = {
     "delta-rule": ("causal",),
     "selective-scan": ("causal",),
     "flash-conv": ("causal",),
+    "rat": ("causal",),
 }
 OWN = {
     "flash4-decode": "b200-sxm",
