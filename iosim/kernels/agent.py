@@ -43,8 +43,8 @@ def _pass(call: Call, name: str, queries: tuple[str, int], keys: tuple[str, str,
     elements = {q: shape.head_dim, k: shape.head_dim, v: shape.head_dim_v, output: shape.head_dim_v}
     counts = {
         q: (n_q * shape.head_dim, 0),
-        k: (len(q_tiles) * n_kv * shape.head_dim, 0),
-        v: (len(q_tiles) * n_kv * shape.head_dim_v, 0),
+        k: (q_tiles.number * n_kv * shape.head_dim, 0),
+        v: (q_tiles.number * n_kv * shape.head_dim_v, 0),
         output: (0, n_q * shape.head_dim_v),
     }
     traffic = Traffic(
@@ -59,9 +59,9 @@ def _pass(call: Call, name: str, queries: tuple[str, int], keys: tuple[str, str,
         yield (Touch(output, head, *q_tiles[tile], True),)
 
     cells, flop = heads * n_q * n_kv, 2 * call.problem.pair_elements
-    rescaled = heads * n_q * len(kv_tiles)
-    work = Work(heads * len(q_tiles) * len(kv_tiles), flop * cells, flop * cells, cells, rescaled)
-    return Launch(name, heads * len(q_tiles), traffic, work, Program(heads, len(q_tiles), elements, steps))
+    rescaled = heads * n_q * kv_tiles.number
+    work = Work(heads * q_tiles.number * kv_tiles.number, flop * cells, flop * cells, cells, rescaled)
+    return Launch(name, heads * q_tiles.number, traffic, work, Program(heads, q_tiles.number, elements, steps))
 
 
 AGENT = register(

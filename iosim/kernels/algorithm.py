@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from iosim.attention import Attention
 from iosim.errors import UsageError, did_you_mean
+from iosim.exact import decide
 from iosim.masks import TileSums, Tiling
 from iosim.schedule import Launch, Moved, Work, WorkingSet
 
@@ -145,19 +146,12 @@ def total_sums(problem: Attention, tiling: Tiling) -> TileSums:
     """
     total: TileSums | None = None
     for mask, heads in problem.masks():
-        if heads % tiling.group:
+        if decide(heads % tiling.group != 0):
             raise UsageError("query heads of one group have different masks and cannot be packed", "--pack-gqa")
-        part = repeat(mask.sums(tiling), problem.shape.batch * heads // tiling.group)
+        part = mask.sums(tiling).repeated(problem.shape.batch * heads // tiling.group)
         total = part if total is None else _add(total, part)
     assert total is not None
     return total
-
-
-def repeat(sums: TileSums, times: int) -> TileSums:
-    """The sums of `times` equal heads."""
-    return replace(
-        sums, **{name: getattr(sums, name) * times for name in TileSums.__dataclass_fields__ if name != "longest"}
-    )
 
 
 def _add(a: TileSums, b: TileSums) -> TileSums:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from iosim.exact import decide, most
 from iosim.kernels.algorithm import MMA_ROWS, Algorithm, Call, Parameter, moved, register, total_sums
 from iosim.kernels.gradients import (
     accumulator,
@@ -94,7 +95,7 @@ def key_launch(call: Call, name: str, buffers: int) -> Launch:
     tensors = [moved(problem, name, read=sums.active_key_rows * elements[name]) for name in keys]
     tensors += [moved(problem, name, read=sums.query_rows * elements[name]) for name in rows]
     tensors += [Moved(full, problem.types.bits(short), 0, all_keys * elements[short]) for full, short in gradients]
-    if buffers:
+    if decide(buffers != 0):
         added = sums.query_rows * elements["dQ"]
         tensors.append(accumulator(problem, "dQ", added, added))
     columns = sums.kv_tiles // plan.heads
@@ -113,7 +114,7 @@ def key_launch(call: Call, name: str, buffers: int) -> Launch:
         yield tuple(Touch(full, *expanded(problem, head, at, full), True) for full, _ in gradients)
 
     named = elements | {"dQ_accum": elements["dQ"]} | {full: elements[short] for full, short in gradients}
-    work = _work(call, sums, keys_outer=True, with_dq=bool(buffers), with_dkdv=True)
+    work = _work(call, sums, keys_outer=True, with_dq=decide(buffers != 0), with_dkdv=True)
     shared, group = shared_pattern(plan.visits), problem.shape.group  # a group's gradients lie one after another
     program = Program(plan.heads, columns, named, steps, pattern=lambda head: (shared(head), head % group))
     return Launch(name, program.items, Traffic(tuple(tensors)), work, program)
@@ -193,7 +194,7 @@ def working_set(call: Call) -> WorkingSet:
     k, v = tiling.cols * d * bits("K"), 0 if shape.latent else tiling.cols * d_v * bits("V")
     scores = 2 * tiling.rows * tiling.cols * bits("P")
     kept = call.flag("v_in_registers")
-    shared = rows + k + (max(v, scores) if kept else v + scores)
+    shared = rows + k + (most(v, scores) if kept else v + scores)
     words = tiling.cols * (d + d_v) + 2 * tiling.rows * tiling.cols
     return WorkingSet(shared // 8, (words * bits("accumulator") + kept * v) // 8)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from iosim.exact import decide
 from iosim.kernels.algorithm import Algorithm, Call, register
 from iosim.kernels.blocks import Extent
 from iosim.kernels.linear_parts import (
@@ -51,11 +52,11 @@ def _prepare(call: Call, cut: Chunks) -> Launch:
     n, d, d_v = call.problem.n_kv, call.problem.shape.head_dim, call.problem.shape.head_dim_v
     extents = cut.chunks(n)
     tensors = [cut.moved("K", n * d), cut.moved("V", n * d_v), cut.moved("beta", n)]
-    tensors += [cut.moved("g", n * cut.gate)] if cut.gate else []
+    tensors += [cut.moved("g", n * cut.gate)] if decide(cut.gate != 0) else []
     tensors += [_as(cut, "W", "K", 0, n * d), _as(cut, "U", "V", 0, n * d_v)]
 
     def steps(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(extents))
+        head, index = divmod(item, extents.number)
         at = extents[index]
         read = (touch for name in ("K", "g") for touch in cut.rows(name, head, at))
         values = (touch for block in cut.blocks for touch in cut.values("V", head, at, block))
@@ -63,22 +64,22 @@ def _prepare(call: Call, cut: Chunks) -> Launch:
         written = (_values(cut, "U", head, at, block, True) for block in cut.blocks)
         yield (Touch("W", head, *at, True), *written)
 
-    inverse = sum(size * (size - 1) * (size - 2) // 3 for _, size in extents)
+    inverse = extents.total(lambda size: size * (size - 1) * (size - 2) // 3)
     products = 2 * d + d + d_v  # K K^T, and T with K and V
     useful = causal_pairs(extents) * 2 * (products - d) + inverse
     work = Work(0, useful, square_pairs(extents) * 2 * (products - d) + inverse) * cut.heads
-    program = Program(cut.heads, len(extents), cut.widths() | {"beta": 1, "W": d, "U": 1}, steps)
+    program = Program(cut.heads, extents.number, cut.widths() | {"beta": 1, "W": d, "U": 1}, steps)
     return Launch("prepare", program.items, Traffic(tuple(tensors)), work, program)
 
 
 def _states(call: Call, cut: Chunks, rows: tuple[str, ...], values: str, corrected: str) -> Launch:
     """One block of value columns of one head per item, chunks in order; a state is written before each chunk."""
     n, d, d_v = call.problem.n_kv, call.problem.shape.head_dim, call.problem.shape.head_dim_v
-    extents, times = cut.chunks(n), len(cut.blocks)
+    extents, times = cut.chunks(n), cut.blocks.number
     tensors = [_as(cut, name, "K", times * n * d) for name in rows]
-    tensors += [cut.moved("g", times * n * cut.gate)] if cut.gate else []
+    tensors += [cut.moved("g", times * n * cut.gate)] if decide(cut.gate != 0) else []
     tensors.append(_as(cut, values, "V", n * d_v))
-    tensors.append(_as(cut, "states", "K", 0, len(extents) * cut.features * d_v))
+    tensors.append(_as(cut, "states", "K", 0, extents.number * cut.features * d_v))
     tensors += [_as(cut, corrected, "V", 0, n * d_v)] if corrected else []
 
     def steps(item: int) -> Iterator[Step]:
@@ -101,14 +102,14 @@ def _states(call: Call, cut: Chunks, rows: tuple[str, ...], values: str, correct
 def _outputs(call: Call, cut: Chunks, values: str) -> Launch:
     """One chunk and one block of value columns per item."""
     n, d, d_v = call.problem.n_kv, call.problem.shape.head_dim, call.problem.shape.head_dim_v
-    extents, times = cut.chunks(n), len(cut.blocks)
+    extents, times = cut.chunks(n), cut.blocks.number
     tensors = [cut.moved("Q", times * n * d), cut.moved("K", times * n * d)]
-    tensors += [cut.moved("g", times * n * cut.gate)] if cut.gate else []
+    tensors += [cut.moved("g", times * n * cut.gate)] if decide(cut.gate != 0) else []
     tensors.append(_as(cut, values, "V", n * d_v))
-    tensors += [_as(cut, "states", "K", len(extents) * cut.features * d_v), cut.moved("O", 0, n * d_v)]
+    tensors += [_as(cut, "states", "K", extents.number * cut.features * d_v), cut.moved("O", 0, n * d_v)]
 
     def steps(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(extents) * times)
+        head, index = divmod(item, extents.number * times)
         number, part = divmod(index, times)
         at, block = extents[number], cut.blocks[part]
         read = (touch for name in ("Q", "K", "g") for touch in cut.rows(name, head, at))
@@ -118,8 +119,8 @@ def _outputs(call: Call, cut: Chunks, values: str) -> Launch:
     inter = 2 * n * cut.features * d_v
     useful = inter + causal_pairs(extents) * 2 * (cut.features + d_v)
     executed = inter + square_pairs(extents) * 2 * (cut.features * times + d_v)
-    work = Work(len(extents) * times, useful, executed, feature_exp(call, 2 * n) * times) * cut.heads
-    program = Program(cut.heads, len(extents) * times, _named(cut, d), steps)
+    work = Work(extents.number * times, useful, executed, feature_exp(call, 2 * n) * times) * cut.heads
+    program = Program(cut.heads, extents.number * times, _named(cut, d), steps)
     return Launch("outputs", program.items, Traffic(tuple(tensors)), work, program)
 
 
@@ -148,7 +149,7 @@ def _state(cut: Chunks, head: int, number: int, block: Extent, write: bool) -> T
 def working_set(call: Call) -> WorkingSet:
     """Of the outputs: a chunk of V, and of Q, K and the state 64 key columns at a time; scores and output in registers."""
     cut, bits, shape = chunks_of(call), call.problem.types.bits, call.problem.shape
-    width, depth = max(columns for _, columns in cut.blocks), min(64, shape.head_dim)
+    width, depth = cut.blocks.widest, min(64, shape.head_dim)
     shared = cut.chunk * (depth * (bits("Q") + bits("K")) + width * bits("V") + min(depth, cut.gate) * bits("g"))
     shared += min(64, cut.features) * width * bits("K")
     return WorkingSet(shared // 8, cut.chunk * (cut.chunk + width) * bits("accumulator") // 8)

@@ -16,6 +16,7 @@ copies what bmm cannot stride over, and calls bmm (Linear.cpp).
 from __future__ import annotations
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels.algorithm import Call, Parameter
 from iosim.kernels.elementwise import Strip, elementwise
 from iosim.kernels.products import products
@@ -52,7 +53,7 @@ def copies(call: Call) -> tuple[Launch, ...]:
     shape, n_q, n_kv = call.problem.shape, call.problem.n_q, call.problem.n_kv
     if not call.flag("copies"):
         return ()
-    if shape.group > 1 or shape.latent:
+    if shape.latent or decide(shape.group > 1):
         raise UsageError(
             "copies are of Q, K and V in one tensor, which has as many key/value heads as query heads",
             "--set copies",

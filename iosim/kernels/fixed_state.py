@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from iosim.exact import decide
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, register
 from iosim.kernels.linear_parts import FEATURE_MAP, FEATURES, GATE, GATES
 from iosim.kernels.programs import Step
@@ -26,7 +27,9 @@ def widths(call: Call) -> dict[str, int]:
     shape = call.problem.shape
     gate = (0, 1, shape.head_dim)[GATES.index(str(call.settings["gate"]))]
     rows = {"Q": shape.head_dim, "K": shape.head_dim, "V": shape.head_dim_v, "O": shape.head_dim_v}
-    return rows | {"state": shape.head_dim_v, "state_out": shape.head_dim_v} | ({"g": gate} if gate else {})
+    return (
+        rows | {"state": shape.head_dim_v, "state_out": shape.head_dim_v} | ({"g": gate} if decide(gate != 0) else {})
+    )
 
 
 def features(call: Call) -> int:

@@ -27,7 +27,7 @@ from math import prod
 
 from iosim.errors import UsageError
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, register
-from iosim.kernels.blocks import Extent
+from iosim.kernels.blocks import Extent, Strips
 from iosim.kernels.linear_parts import Chunks, causal_chunks
 from iosim.kernels.programs import Step
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
@@ -50,7 +50,7 @@ class Convolution:
         return self.cut.problem.n_kv
 
     @property
-    def extents(self) -> list[Extent]:
+    def extents(self) -> Strips:
         """(first token, tokens) of each chunk."""
         return self.cut.chunks(self.tokens)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from iosim.attention import Attention
+from iosim.exact import decide
 from iosim.kernels.algorithm import Call, moved, total_sums
 from iosim.kernels.programs import HeadTiles, Step, head_tiles
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic
@@ -26,7 +27,7 @@ def preprocess(call: Call, clear: int) -> Launch:
     problem, plan, elements = call.problem, head_tiles(call), widths(call.problem)
     rows = plan.heads * problem.n_q
     written = [moved(problem, "D", write=rows)]
-    if clear:
+    if decide(clear != 0):
         written.append(accumulator(problem, "dQ", 0, rows * elements["dQ"] * clear))
     read = (moved(problem, name, read=rows * elements[name]) for name in ("O", "dO"))
 
@@ -49,7 +50,7 @@ def clear_keys(call: Call, gradients: tuple[str, ...]) -> Launch:
 def reduce_group(call: Call) -> tuple[Launch, ...]:
     """dK and dV per query head, summed over each group; nothing to do for groups of one."""
     problem = call.problem
-    if problem.shape.group == 1:
+    if decide(problem.shape.group == 1):
         return ()
     gradients = tuple(short for _, short in key_gradients(problem))
     return (_by_kv_tile(call, "reduce", lambda name: (f"{name}_expanded",), lambda name: (name,), gradients),)
@@ -120,8 +121,8 @@ def expanded(problem: Attention, head: int, at: tuple[int, int], tensor: str) ->
 
 def key_gradients(problem: Attention) -> list[tuple[str, str]]:
     """(tensor that K/V outer writes, gradient that it is of)."""
-    names = [name for name in ("dK", "dV") if name in widths(problem)]
-    return [(name if problem.shape.group == 1 else f"{name}_expanded", name) for name in names]
+    names, alone = [name for name in ("dK", "dV") if name in widths(problem)], decide(problem.shape.group == 1)
+    return [(name if alone else f"{name}_expanded", name) for name in names]
 
 
 def accumulator(problem: Attention, gradient: str, read: int, write: int) -> Moved:

@@ -11,6 +11,7 @@ Sources: Kwon et al. 2023 (arXiv 2309.06180) section 4.1 for block tables; OCP M
 from __future__ import annotations
 
 from iosim.errors import UsageError
+from iosim.exact import ceil_div, choose, decide, most
 from iosim.kernels.algorithm import Call, Parameter
 from iosim.masks import TileSums
 from iosim.schedule import Moved, Touch
@@ -81,7 +82,7 @@ def page_size(call: Call) -> int:
     pages, cols = int(call.settings.get("page_size", 0)), call.tiling.cols
     if pages and not call.tiling.flat:
         raise UsageError("a paged cache has row-major tokens", "--tile", "give the tile as AxB")
-    if pages and cols % pages and pages % cols:
+    if pages and decide((cols % pages != 0) & (pages % cols != 0)):
         raise UsageError(
             f"a page of {pages} tokens and a key tile of {cols} do not divide",
             "--set page_size",
@@ -106,9 +107,8 @@ def page_sectors(call: Call, sector_bytes: int = 32) -> tuple[int, int]:
 
 def _entries(call: Call, sums: TileSums, pages: int) -> int:
     """Block-table words: ceil(keys / page) per visited pair; only the last KV tile is shorter than the others."""
-    cols = call.tiling.cols
-    if pages % cols == 0:
-        return sums.tile_pairs
-    last = call.problem.n_kv % cols
-    short = (sums.tile_pairs * cols - sums.key_rows) // (cols - last) if last else 0
-    return (sums.tile_pairs - short) * (cols // pages) + short * -(-last // pages)
+    cols, n_kv = call.tiling.cols, call.problem.n_kv
+    spare = ceil_div(n_kv, cols) * cols - n_kv  # keys that the last tile lacks
+    short = (sums.tile_pairs * cols - sums.key_rows) // most(1, spare)
+    whole = (sums.tile_pairs - short) * (cols // pages)
+    return choose(pages % cols == 0, sums.tile_pairs, whole + short * ceil_div(cols - spare, pages))

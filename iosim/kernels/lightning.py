@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels import flash2
 from iosim.kernels.algorithm import MMA_ROWS, STAGES, Algorithm, Call, Parameter, register
 from iosim.kernels.linear_parts import (
@@ -37,14 +38,14 @@ def one_pass(call: Call) -> tuple[Launch, ...]:
     """lightning2: an item is one block of value columns of one head."""
     cut, prefix = chunks_of(call), _prefix(call)
     n_q, n_kv, d, d_v = call.problem.n_q, call.problem.n_kv, call.problem.shape.head_dim, call.problem.shape.head_dim_v
-    times = len(cut.blocks)
+    times = cut.blocks.number
     tensors = [
         cut.moved("Q", times * n_q * d),
         cut.moved("K", times * n_kv * d),
         cut.moved("V", n_kv * d_v),
         cut.moved("O", 0, n_q * d_v),
     ]
-    if cut.gate:
+    if decide(cut.gate != 0):
         tensors.append(cut.moved("g", times * n_kv * cut.gate))
     if prefix:
         bits = call.problem.types.bits
@@ -69,15 +70,15 @@ def _prefix(call: Call) -> int:
 def _work(call: Call, cut: Chunks, prefix: int) -> Work:
     """Products with the state, and in causal chunks the scores; masked scores are executed."""
     problem, f = call.problem, cut.features
-    columns = problem.shape.head_dim_v + cut.extra * len(cut.blocks)
+    columns = problem.shape.head_dim_v + cut.extra * cut.blocks.number
     tokens, chunks = problem.n_q, cut.chunks(problem.n_q)
     state = 2 * f * columns * (problem.n_q + problem.n_kv + prefix)
     useful, executed = state, state
     if cut.causal:
         useful += causal_pairs(chunks) * 2 * (f + columns)
-        executed += square_pairs(chunks) * 2 * (f * len(cut.blocks) + columns)
-    exp = feature_exp(call, tokens + problem.n_kv + prefix) * len(cut.blocks)
-    pairs = len(chunks) * len(cut.blocks) if cut.causal else 0
+        executed += square_pairs(chunks) * 2 * (f * cut.blocks.number + columns)
+    exp = feature_exp(call, tokens + problem.n_kv + prefix) * cut.blocks.number
+    pairs = chunks.number * cut.blocks.number if cut.causal else 0
     return Work(pairs, useful, executed, exp) * cut.heads
 
 
@@ -87,7 +88,7 @@ def _program(call: Call, cut: Chunks, prefix: int) -> Program:
     k_chunks, q_chunks = cut.chunks(problem.n_kv), cut.chunks(problem.n_q)
 
     def steps(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(cut.blocks))
+        head, index = divmod(item, cut.blocks.number)
         block = cut.blocks[index]
         for at in cut.chunks(prefix):
             left, width = block
@@ -109,13 +110,13 @@ def _program(call: Call, cut: Chunks, prefix: int) -> Program:
             yield cut.values("O", head, at, block, write=True)
 
     widths = cut.widths() | {"K_prefix": problem.shape.head_dim, "V_prefix": 1}
-    return Program(cut.heads, len(cut.blocks), widths, steps)
+    return Program(cut.heads, cut.blocks.number, widths, steps)
 
 
 def working_set(call: Call) -> WorkingSet:
     """One chunk of Q, K and V in shared memory; the state, the chunk's scores and output in registers."""
     cut, bits, shape = chunks_of(call), call.problem.types.bits, call.problem.shape
-    width = max(columns for _, columns in cut.blocks)
+    width = cut.blocks.widest
     shared = cut.chunk * (shape.head_dim * (bits("Q") + bits("K")) + width * bits("V") + cut.gate * bits("g"))
     words = cut.features * (width + cut.extra) + cut.chunk * (width + (cut.chunk if cut.causal else 0))
     return WorkingSet(shared // 8, words * bits("accumulator") // 8)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels.algorithm import Call, Parameter
-from iosim.kernels.blocks import Extent, column_block, strips
+from iosim.kernels.blocks import Extent, Strips, column_block, strips
 from iosim.kernels.kernel_file import mask_kind
 from iosim.schedule import Moved, Touch
 
@@ -35,7 +36,7 @@ class Chunks:
     """each token sees those before it"""
     chunk: int
     """tokens per chunk"""
-    blocks: list[Extent]
+    blocks: Strips
     """(first value column, columns) of each block"""
     features: int
     """f: width of the feature map"""
@@ -49,7 +50,7 @@ class Chunks:
         """Query heads over the batch; each keeps a state of its own."""
         return self.problem.shape.batch * self.problem.shape.heads
 
-    def chunks(self, tokens: int) -> list[Extent]:
+    def chunks(self, tokens: int) -> Strips:
         """(first token, tokens) of each chunk."""
         return strips(tokens, self.chunk)
 
@@ -86,7 +87,7 @@ def chunks_of(call: Call) -> Chunks:
         UsageError: a mask other than full or causal, or a causal one with lengths that differ.
     """
     problem, kind = call.problem, mask_kind(call.problem)
-    if kind not in ("full", "causal") or (kind == "causal" and problem.n_q != problem.n_kv):
+    if kind not in ("full", "causal") or (kind == "causal" and decide(problem.n_q != problem.n_kv)):
         raise UsageError(
             f"linear attention keeps a state of all tokens before: it has no mask {problem.mask}",
             "--mask",
@@ -125,11 +126,11 @@ def feature_exp(call: Call, tokens: int) -> int:
     return 2 * call.problem.shape.head_dim * tokens if call.settings.get("features") == "hedgehog" else 0
 
 
-def causal_pairs(extents: list[Extent]) -> int:
+def causal_pairs(extents: Strips) -> int:
     """Pairs of tokens of the same chunk, each with those before it and itself."""
-    return sum(size * (size + 1) // 2 for _, size in extents)
+    return extents.total(lambda size: size * (size + 1) // 2)
 
 
-def square_pairs(extents: list[Extent]) -> int:
+def square_pairs(extents: Strips) -> int:
     """All pairs of tokens of the same chunk."""
-    return sum(size * size for _, size in extents)
+    return extents.total(lambda size: size * size)

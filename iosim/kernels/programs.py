@@ -51,8 +51,14 @@ class HeadTiles:
 def head_tiles(call: Call) -> HeadTiles:
     """The tiles of a call; nothing is computed until a head is asked for."""
     tiling, shape = call.tiling, call.problem.shape
-    masks = [mask for mask, heads in call.problem.masks() for _ in range(heads // tiling.group)]
     heads = shape.batch * shape.heads // tiling.group
+
+    @cache
+    def masks() -> list[Mask]:
+        return [mask for mask, heads in call.problem.masks() for _ in range(heads // tiling.group)]
+
+    def mask_of(head: int) -> Mask:
+        return masks()[head % len(masks())]
 
     @cache
     def visits_of(mask: Mask) -> TileVisits:
@@ -67,7 +73,7 @@ def head_tiles(call: Call) -> HeadTiles:
         return q_tiles[order], np.searchsorted(columns[order], np.arange(len(visits_of(mask).kv_cols) + 1))
 
     def q_tiles_of(head: int, column: int) -> NDArray[np.int64]:
-        q_tiles, start = columns_of(masks[head % len(masks)])
+        q_tiles, start = columns_of(mask_of(head))
         return q_tiles[start[column] : start[column + 1]]
 
     return HeadTiles(
@@ -76,7 +82,7 @@ def head_tiles(call: Call) -> HeadTiles:
         tiling.rows,
         tiling.cols,
         shape.group // tiling.group,
-        lambda head: visits_of(masks[head % len(masks)]),
+        lambda head: visits_of(mask_of(head)),
         q_tiles_of,
     )
 

@@ -28,13 +28,13 @@ from iosim.kernels.algorithm import (
     total_sums,
     visited_work,
 )
-from iosim.kernels.blocks import Extent, column_block, strips
+from iosim.kernels.blocks import Strips, column_block, strips
 from iosim.kernels.programs import Step, head_tiles
 from iosim.kernels.step_tables import shared_pattern
 from iosim.schedule import Launch, Program, Touch, Traffic, WorkingSet
 
 
-def chunks(call: Call) -> list[Extent]:
+def chunks(call: Call) -> Strips:
     """(first column, columns) of each chunk of the values.
 
     Raises:
@@ -49,7 +49,7 @@ def chunks(call: Call) -> list[Extent]:
 def forward(call: Call) -> tuple[Launch, ...]:
     """The one launch."""
     problem, shape = call.problem, call.problem.shape
-    sums, times = total_sums(problem, call.tiling), len(chunks(call))
+    sums, times = total_sums(problem, call.tiling), chunks(call).number
     rows = shape.batch * shape.heads * problem.n_q
     tensors = [
         moved(problem, "Q", read=sums.active_query_rows * shape.head_dim),
@@ -100,7 +100,7 @@ def _program(call: Call) -> Program:
 def working_set(call: Call) -> WorkingSet:
     """Q tile, `stages` tiles of K and of one chunk of V; scores, one chunk of the output and two statistics."""
     shape, bits, tiling = call.problem.shape, call.problem.types.bits, call.tiling
-    width = max(columns for _, columns in chunks(call))
+    width = chunks(call).widest
     keys = tiling.cols * (shape.head_dim * bits("K") + width * bits("V"))
     shared = tiling.rows * shape.head_dim * bits("Q") + call.number("stages") * keys
     return WorkingSet(shared // 8, tiling.rows * (tiling.cols + width + 2) * bits("accumulator") // 8)

@@ -24,8 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from iosim.exact import decide, least
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, register
-from iosim.kernels.blocks import Extent
+from iosim.kernels.blocks import Extent, Strips
 from iosim.kernels.linear_parts import VALUE_BLOCK, Chunks, causal_chunks
 from iosim.kernels.programs import Step
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
@@ -65,7 +66,7 @@ class Scan:
         return self.cut.problem.shape.head_dim_v
 
     @property
-    def extents(self) -> list[Extent]:
+    def extents(self) -> Strips:
         """(first token, tokens) of each chunk."""
         return self.cut.chunks(self.tokens)
 
@@ -116,8 +117,8 @@ def launches(call: Call) -> tuple[Launch, ...]:
 
 
 def _fused(scan: Scan) -> Launch:
-    n, chunks = scan.tokens, len(scan.extents)
-    times, channels, words = len(scan.cut.blocks), scan.channels, scan.states * scan.channels
+    n, chunks = scan.tokens, scan.extents.number
+    times, channels, words = scan.cut.blocks.number, scan.channels, scan.states * scan.channels
     read = {"V": n * channels, "delta": n * channels, "A": chunks * words}
     read |= {"K": times * n * scan.states, "Q": times * n * scan.states} | _extra_reads(scan, ("bias", "D", "z"))
     written = {"O": n * channels} | ({"states": 2 * chunks * words} if scan.save else {}) | _ungated(scan)
@@ -142,7 +143,7 @@ def _discretise(scan: Scan) -> Launch:
     """exp(Delta A) and B Delta x of every token, channel and state element."""
     n, words = scan.tokens, scan.states * scan.channels
     each = n * scan.channels
-    read = {"V": each, "delta": each, "A": len(scan.extents) * words, "K": len(scan.cut.blocks) * n * scan.states}
+    read = {"V": each, "delta": each, "A": scan.extents.number * words, "K": scan.cut.blocks.number * n * scan.states}
 
     def steps(head: int, block: Extent) -> Iterator[Step]:
         yield _parameters(scan, head, block, ("bias",))
@@ -177,7 +178,7 @@ def _scan(scan: Scan) -> Launch:
 def _outputs(scan: Scan) -> Launch:
     """Products of the states with C."""
     n, each = scan.tokens, scan.tokens * scan.channels
-    read = {"states": each * scan.states, "Q": len(scan.cut.blocks) * n * scan.states}
+    read = {"states": each * scan.states, "Q": scan.cut.blocks.number * n * scan.states}
     read |= _extra_reads(scan, ("D", "z")) | ({"V": each} if scan.skip else {})
 
     def steps(head: int, block: Extent) -> Iterator[Step]:
@@ -202,7 +203,7 @@ def _extra_reads(scan: Scan, names: tuple[str, ...]) -> dict[str, int]:
     """Words of what a layer may have."""
     sizes = {"bias": scan.channels * scan.softplus, "D": scan.channels * scan.skip}
     sizes["z"] = scan.tokens * scan.channels * scan.gated
-    return {name: sizes[name] for name in names if sizes[name]}
+    return {name: sizes[name] for name in names if decide(sizes[name] != 0)}
 
 
 def _ungated(scan: Scan) -> dict[str, int]:
@@ -232,12 +233,12 @@ def _launch(
     blocks = scan.cut.blocks
 
     def walk(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(blocks))
+        head, index = divmod(item, blocks.number)
         return (step for step in steps(head, blocks[index]) if step)
 
     moved = [scan.moved(tensor, words) for tensor, words in read.items()]
     moved += [scan.moved(tensor, 0, words) for tensor, words in written.items()]
-    program = Program(scan.cut.heads, len(blocks), {m.tensor: 1 for m in moved}, walk)
+    program = Program(scan.cut.heads, blocks.number, {m.tensor: 1 for m in moved}, walk)
     return Launch(name, program.items, Traffic(tuple(moved)), work * scan.cut.heads, program)
 
 
@@ -245,7 +246,7 @@ def working_set(call: Call) -> WorkingSet:
     """Of a chunk: one element of B and C and the running states in shared memory; in registers, both elements, and per
     channel Delta, Delta x, the output, the decay and the state."""
     scan, bits = scan_of(call), call.problem.types.bits
-    chunk, width = min(scan.cut.chunk, scan.tokens), max(columns for _, columns in scan.cut.blocks)
+    chunk, width = least(scan.cut.chunk, scan.tokens), scan.cut.blocks.widest
     shared = chunk * (bits("K") + bits("Q")) + 2 * scan.states * width * bits("accumulator")
     return WorkingSet(shared // 8, chunk * (5 * width + 2) * bits("accumulator") // 8)
 

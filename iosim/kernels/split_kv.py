@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
+from iosim.exact import ceil_div, decide, most
 from iosim.kernels import flash2
 from iosim.kernels.algorithm import (
     LSE,
@@ -31,7 +32,8 @@ from iosim.kernels.key_values import KV_PARAMETERS, kv_moved, kv_row_elements, k
 from iosim.kernels.programs import Step, head_tiles
 from iosim.kernels.split_rules import RULES, Demand, ruled_splits
 from iosim.kernels.step_tables import shared_pattern
-from iosim.masks import Tiling
+from iosim.masks import Band, Tiling
+from iosim.masks.band_tiles import split_rows
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work
 
 if TYPE_CHECKING:
@@ -42,16 +44,6 @@ if TYPE_CHECKING:
 MOST_SPLITS = 128
 
 
-def used_splits(call: Call) -> tuple[int, int]:
-    """(splits that hold tiles, rows written per split summed over Q tiles) for the call.
-
-    Raises:
-        UsageError: more splits than KV tiles.
-    """
-    per_split, longest = tiles_per_split(call)
-    return max(1, -(-longest // per_split)), _split_rows(call.problem, call.tiling, per_split)
-
-
 def tiles_per_split(call: Call) -> tuple[int, int]:
     """(KV tiles of a whole split, KV tiles of the longest walk).
 
@@ -60,15 +52,17 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
     """
     sums, shape = total_sums(call.problem, call.tiling), call.problem.shape
     wanted = call.number("splits")
-    if wanted > max(1, sums.longest):
+    if decide(wanted > most(1, sums.longest)):
         raise UsageError(
             f"{wanted} splits of {sums.longest} KV tiles", "--set splits", f"at most {sums.longest} hold a tile"
         )
+    if wanted:
+        return most(1, ceil_div(sums.longest, wanted)), sums.longest
     demand = Demand(
         sums.q_tiles, sums.longest, call.cores, shape.batch, shape.kv_heads, call.problem.n_kv, call.tiling.cols,
         call.number("most_splits"),
     )  # fmt: skip
-    splits = wanted or ruled_splits(str(call.settings["rule"]), demand)
+    splits = ruled_splits(str(call.settings["rule"]), demand)
     return max(1, -(-sums.longest // splits)), sums.longest
 
 
@@ -78,9 +72,11 @@ def _split_rows(problem: Attention, tiling: Tiling, per_split: int) -> int:
     for mask, heads in problem.masks():
         sums = mask.sums(tiling)
         times = problem.shape.batch * heads // tiling.group
-        if sums.tile_pairs == sums.q_tiles * sums.longest:  # every Q tile walks as many tiles
+        if decide(sums.tile_pairs == sums.q_tiles * sums.longest):  # every Q tile walks as many tiles
             rows = problem.n_q * tiling.group
-            total += times * rows * -(-sums.longest // per_split)
+            total += times * rows * ceil_div(sums.longest, per_split)
+        elif isinstance(mask, Band) and mask.left is None and tiling.flat:
+            total += times * split_rows(mask, tiling, per_split)
         else:
             visits = mask.visits(tiling)
             total += times * int((visits.q_rows * -(-visits.per_tile() // per_split)).sum())
@@ -88,10 +84,16 @@ def _split_rows(problem: Attention, tiling: Tiling, per_split: int) -> int:
 
 
 def launches(call: Call) -> tuple[Launch, ...]:
-    """The main launch and, with more than one split, the combine."""
-    splits, split_rows = used_splits(call)
-    if splits == 1:
+    """The main launch and, with more than one split that holds tiles, the combine.
+
+    Raises:
+        UsageError: more splits than KV tiles.
+    """
+    per_split, longest = tiles_per_split(call)
+    splits = most(1, ceil_div(longest, per_split))
+    if decide(splits == 1):
         return flash2.forward(call)
+    split_rows = _split_rows(call.problem, call.tiling, per_split)
     problem, shape = call.problem, call.problem.shape
     sums = total_sums(problem, call.tiling)
     partial = (

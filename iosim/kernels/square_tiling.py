@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from math import isqrt
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, moved, register, total_sums
 from iosim.kernels.blocks import column_block, score_block, strips
 from iosim.kernels.programs import Step, head_tiles
@@ -70,7 +71,7 @@ def launches(call: Call) -> tuple[Launch, ...]:
 
 
 def _check(call: Call) -> None:
-    if call.tiling.rows != call.tiling.cols or not call.tiling.flat:
+    if not call.tiling.flat or decide(call.tiling.rows != call.tiling.cols):
         raise UsageError(f"square tiling needs a square tile, got {call.tiling}", "--tile", "for example 64x64")
     if call.problem.shape.latent:
         raise UsageError("square tiling reads strips of V, which a latent cache does not keep apart", "--kernel")

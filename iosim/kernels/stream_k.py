@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels import flash2
 from iosim.kernels.algorithm import (
     LSE,
@@ -39,10 +40,30 @@ from iosim.kernels.algorithm import (
 )
 from iosim.kernels.key_values import KV_PARAMETERS, kv_moved, kv_row_elements, kv_touches, page_size
 from iosim.kernels.programs import Step, head_tiles
-from iosim.kernels.stretches import Line, boundaries
+from iosim.kernels.stretches import Line, UniformLine, boundaries
 from iosim.schedule import Launch, Program, Touch, Traffic, Work
 
 SHARES = ("whole", "balanced")
+
+
+def _heads(call: Call) -> int:
+    """Equal heads (or packed groups) in the line.
+
+    Raises:
+        UsageError: heads with different masks, or a mask that shows nobody anything.
+    """
+    problem, shape = call.problem, call.problem.shape
+    if len(problem.masks()) > 1:
+        raise UsageError("stream-k lines up heads of one mask; these have several", "--kernel", "split-kv")
+    if decide(total_sums(problem, call.tiling).tile_pairs == 0):
+        raise UsageError("no query sees a key, so there is no work to share out", "--mask")
+    return shape.batch * shape.heads // call.tiling.group
+
+
+def _uniform(call: Call) -> bool:
+    """Whether every Q tile walks as many KV tiles."""
+    sums = total_sums(call.problem, call.tiling)
+    return call.tiling.flat and decide(sums.q_tiles * sums.longest == sums.tile_pairs)
 
 
 def line_of(call: Call) -> Line:
@@ -51,15 +72,11 @@ def line_of(call: Call) -> Line:
     Raises:
         UsageError: heads with different masks, or a mask that shows nobody anything.
     """
-    problem, shape, tile_major = call.problem, call.problem.shape, "share" not in call.settings
-    if len(problem.masks()) > 1:
-        raise UsageError("stream-k lines up heads of one mask; these have several", "--kernel", "split-kv")
-    sums, heads = total_sums(problem, call.tiling), shape.batch * shape.heads // call.tiling.group
-    if not sums.tile_pairs:
-        raise UsageError("no query sees a key, so there is no work to share out", "--mask")
-    tiles = sums.q_tiles // heads
-    if tiles * sums.longest * heads == sums.tile_pairs and call.tiling.flat:
+    problem, tile_major, heads = call.problem, "share" not in call.settings, _heads(call)
+    sums = total_sums(problem, call.tiling)
+    if _uniform(call):
         rows_all, rows = problem.n_q * call.tiling.group, call.tiling.rows
+        tiles = sums.q_tiles // heads
         each = tuple(min(rows, rows_all - tile * rows) for tile in range(tiles))
         return Line(heads, tuple(sums.longest * (tile + 1) for tile in range(tiles)), each, tile_major)
     visits = problem.masks()[0][0].visits(call.tiling)
@@ -67,8 +84,8 @@ def line_of(call: Call) -> Line:
 
 
 @lru_cache(maxsize=8)
-def _cuts(line: Line, share: str, workers: int, overhead: int) -> tuple[tuple[int, ...], int, int, int]:
-    """(boundaries, rows at cuts, rows of cut Q tiles, cut Q tiles)."""
+def _cuts(line: Line, share: str, workers: int, overhead: int) -> tuple[tuple[int, ...], int, int]:
+    """(boundaries, rows at cuts, rows of cut Q tiles)."""
     ends = boundaries(line, share, workers, overhead)
     rows, cut_rows, tiles = 0, 0, set()
     for at in ends[:-1]:
@@ -77,27 +94,44 @@ def _cuts(line: Line, share: str, workers: int, overhead: int) -> tuple[tuple[in
             rows += line.rows[tile]
             cut_rows += line.rows[tile] if (head, tile) not in tiles else 0
             tiles.add((head, tile))
-    return tuple(ends), rows, cut_rows, len(tiles)
+    return tuple(ends), rows, cut_rows
 
 
 def _stretches(call: Call, line: Line) -> tuple[tuple[int, ...], int, int]:
     """(boundaries, rows at cuts, rows of cut Q tiles) of a call."""
     share = str(call.settings.get("share", "flashmla"))
-    workers = int(call.settings["workers"]) or call.cores
-    if share == "flashmla" and not call.settings["workers"]:
-        shape = call.problem.shape
-        packed = -(-call.problem.n_q * shape.group // call.tiling.rows)
-        workers = max(1, call.cores // shape.kv_heads // packed)
-    ends, rows, cut_rows, _ = _cuts(line, share, workers, int(call.settings.get("overhead", 0)))
-    return ends, rows, cut_rows
+    return _cuts(line, share, _workers(call), int(call.settings.get("overhead", 0)))
+
+
+def _workers(call: Call) -> int:
+    """g: as many as asked for, or the device's cores; FlashMLA shares them out to the Q tiles of a sequence."""
+    if call.settings["workers"] or "share" in call.settings:
+        return int(call.settings["workers"]) or call.cores
+    shape = call.problem.shape
+    packed = -(-call.problem.n_q * shape.group // call.tiling.rows)
+    return max(1, call.cores // shape.kv_heads // packed)
 
 
 def fused(call: Call) -> tuple[Launch, ...]:
     """stream-k: one launch that also sums the partials."""
-    line = line_of(call)
-    ends, cut_rows, _ = _stretches(call, line)
+    heads = _heads(call)
+    if _uniform(call):
+        items, cut_rows = _uniform_cuts(call, heads)
+    else:
+        ends, cut_rows, _ = _stretches(call, line_of(call))
+        items = len(ends)
     traffic, work = _main(call, cut_rows, written=cut_rows, read=cut_rows, whole=None)
-    return (Launch("forward", len(ends), traffic, work, _program(call, line, ends, fixup=True)),)
+    return (Launch("forward", items, traffic, work, _program(call, items, fixup=True)),)
+
+
+def _uniform_cuts(call: Call, heads: int) -> tuple[int, int]:
+    """(stretches, rows at cuts) of a line whose Q tiles all have as many KV tiles."""
+    sums, rows = total_sums(call.problem, call.tiling), call.tiling.rows
+    tiles = sums.q_tiles // heads
+    line = UniformLine(sums.longest, tiles, heads)
+    items, cuts, ragged_cuts = line.cuts(str(call.settings["share"]), _workers(call))
+    ragged = call.problem.n_q * call.tiling.group - (tiles - 1) * rows
+    return items, (cuts - ragged_cuts) * rows + ragged_cuts * ragged
 
 
 def combined(call: Call) -> tuple[Launch, ...]:
@@ -106,7 +140,7 @@ def combined(call: Call) -> tuple[Launch, ...]:
     ends, cut_rows, tile_rows = _stretches(call, line)
     parts = cut_rows + tile_rows
     traffic, work = _main(call, cut_rows, written=parts, read=0, whole=-tile_rows)
-    main = Launch("main", len(ends), traffic, work, _program(call, line, ends, fixup=False))
+    main = Launch("main", len(ends), traffic, work, _program(call, len(ends), fixup=False))
     if not tile_rows:
         return (main,)
     width = problem.shape.head_dim_v
@@ -138,10 +172,15 @@ def _main(call: Call, cut_rows: int, written: int, read: int, whole: int | None)
     return Traffic(tuple(tensors)), visited_work(problem, sums, call.number("mma_rows")) + Work(exp_rescale=read)
 
 
-def _program(call: Call, line: Line, ends: tuple[int, ...], fixup: bool) -> Program:
+def _program(call: Call, items: int, fixup: bool) -> Program:
     """One stretch per item. Rows of a Q tile's part p lie p times all rows of the call behind its own."""
     shape, plan = call.problem.shape, head_tiles(call)
     span = plan.tiles * plan.rows
+
+    @cache
+    def stretches() -> tuple[Line, tuple[int, ...]]:
+        line = line_of(call)
+        return line, _stretches(call, line)[0]
 
     def outputs(head: int, tile: int, write: bool, part: int) -> Step:
         row, rows = plan.q_tile(head, tile)
@@ -153,6 +192,7 @@ def _program(call: Call, line: Line, ends: tuple[int, ...], fixup: bool) -> Prog
         return (*done, Touch("LSE", head, *plan.q_tile(head, tile), True)) if call.flag("lse") else done
 
     def walk(item: int) -> Iterator[Step]:
+        line, ends = stretches()
         if item == 0:  # Q tiles that visit nothing are written by the first worker
             for head in range(plan.heads):
                 for tile in range(plan.tiles):
@@ -177,7 +217,7 @@ def _program(call: Call, line: Line, ends: tuple[int, ...], fixup: bool) -> Prog
 
     elements = {"Q": shape.head_dim, **kv_row_elements(call), "O": shape.head_dim_v, "LSE": 1}
     elements |= {"O_partial": shape.head_dim_v, "LSE_partial": 1}
-    return Program(1, len(ends), elements, lambda item: _in_line(call, span, walk(item)))
+    return Program(1, items, elements, lambda item: _in_line(call, span, walk(item)))
 
 
 def _in_line(call: Call, span: int, steps: Iterator[Step]) -> Iterator[Step]:

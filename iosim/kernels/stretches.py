@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from iosim.exact import ceil_div, least
+from iosim.masks.sums import floor_sum
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -43,6 +46,48 @@ class Line:
         tile = bisect_right(self.ends, at // self.heads if self.tile_major else at % self.period)
         head = (at - self.start(0, tile)) // self.size(tile) if self.tile_major else at // self.period
         return head, tile, at - self.start(head, tile)
+
+
+@dataclass(frozen=True, slots=True)
+class UniformLine:
+    """A line of Q tiles that all have as many KV tiles: where stretches cut it, in closed form."""
+
+    size: int
+    """KV tiles of a Q tile, s"""
+    tiles: int
+    """Q tiles of a head, t"""
+    heads: int
+    """equal heads"""
+
+    def cuts(self, share: str, workers: int) -> tuple[int, int, int]:
+        """(stretches, boundaries within a Q tile's walk, those of them within a head's last Q tile).
+
+        `whole`: boundary k of K is k L; it is no cut where s divides it, and in the last Q tile of a head where
+        k L mod t s > (t - 1) s. `balanced`: boundary w is floor(w T / g), which reaches y once w >= y g / T; with
+        g >= T every place is a boundary.
+        """
+        total = self.size * self.tiles * self.heads
+        return self._whole(total, workers) if share == "whole" else self._balanced(total, workers)
+
+    def _whole(self, total: int, workers: int) -> tuple[int, int, int]:
+        step, period = ceil_div(total, workers), self.size * self.tiles
+        inner = ceil_div(total, step) - 1
+        none = floor_sum(inner + 1, step, 0, self.size) - floor_sum(inner + 1, step, self.size - 1, self.size) + inner
+        late = floor_sum(inner + 1, step, self.size - 1, period) - floor_sum(inner + 1, step, 0, period)
+        return inner + 1, inner - none, late
+
+    def _balanced(self, total: int, workers: int) -> tuple[int, int, int]:
+        used, period = least(total, workers), self.size * self.tiles
+
+        def below(count: int, first: int, step: int) -> int:
+            """Sum over i < count of how many boundaries w >= 1 lie below first + i step."""
+            return floor_sum(count, step * used, first * used + total - 1, total) - count
+
+        walks = self.tiles * self.heads  # the places within Q tile i are i s + 1 .. i s + s - 1
+        every = below(walks, self.size, self.size) - below(walks, 1, self.size)
+        last = period - self.size
+        late = below(self.heads, period, period) - below(self.heads, last + 1, period)
+        return used, every, late
 
 
 def boundaries(line: Line, share: str, workers: int, overhead: int = 0) -> list[int]:

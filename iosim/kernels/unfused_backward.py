@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels.algorithm import MMA_ROWS, Algorithm, Call, Parameter, register
 from iosim.kernels.eager import (
     FORWARD_PARAMETERS,
@@ -99,7 +100,7 @@ def _row_product(call: Call, scores: str) -> Launch:
 def _key_product(call: Call, name: str, scores: str, rows: str, gradient: str, width: int) -> Launch:
     """dV = P^T dO or dK = dS^T Q: one key tile per item."""
     shape, cut, made = call.problem.shape, products(call), gradient
-    if shape.group > 1:
+    if decide(shape.group > 1):
         made = f"{gradient}_expanded"
     elif call.flag("copies") and gradient == "dK":
         made = "dK_scaled"

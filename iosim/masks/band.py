@@ -2,7 +2,7 @@
 
 Query q sees keys q + offset - left .. q + offset + right, and the first `sink` keys among those at or
 before its right edge. Both edges are clamped lines in q, so every count is a sum of clamped floors:
-exact Python ints at any size, in O(log N).
+exact Python ints at any size, in O(log N). `pairs` and the tile sums also take int64 arrays (`iosim.exact`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iosim.errors import UsageError
+from iosim.exact import least, most
 from iosim.masks.mask import MaskCounts
 from iosim.masks.run_mask import RunMask
 from iosim.masks.sums import clamped_floor_sum
@@ -58,11 +59,11 @@ class Band(RunMask):
 
     def first_key(self, query: int) -> int:
         """First key of the query's band, in 0..n_kv."""
-        return min(self.n_kv, max(0, query + self.offset - self.left_reach))
+        return 0 if self.left is None else least(self.n_kv, most(0, query + self.offset - self.left))
 
     def end_key(self, query: int) -> int:
         """One past the last key of the query's band, in 0..n_kv."""
-        return min(self.n_kv, max(0, query + self.offset + self.right_reach + 1))
+        return self.n_kv if self.right is None else least(self.n_kv, most(0, query + self.offset + self.right + 1))
 
     def key_count(self, query: int) -> int:
         """How many keys the query sees."""
@@ -73,7 +74,7 @@ class Band(RunMask):
 
     def _count(self) -> MaskCounts:
         some, ok = self.rows_with(1), self.rows_with(2)
-        pairs = self._pairs()
+        pairs = self.pairs()
         return MaskCounts(
             pairs=pairs,
             pairs_ok=pairs - (len(some) - len(ok)),
@@ -83,11 +84,16 @@ class Band(RunMask):
             keys_ok=self._distinct_keys(ok),
         )
 
-    def _pairs(self) -> int:
-        n, low = self.n_q, self.offset - self.left_reach
-        ends = clamped_floor_sum(n, 1, self.offset + self.right_reach + 1, 1, self.n_kv)
-        firsts = clamped_floor_sum(n, 1, low, 1, self.n_kv)
-        return ends - firsts + clamped_floor_sum(n, 1, low, 1, min(self.sink, self.n_kv))
+    def pairs(self) -> int:
+        """Allowed pairs."""
+        n, pairs = self.n_q, self.n_q * self.n_kv
+        if self.right is not None:
+            pairs = clamped_floor_sum(n, 1, self.offset + self.right + 1, 1, self.n_kv)
+        if self.left is None:
+            return pairs
+        low = self.offset - self.left
+        sinks = least(self.sink, self.n_kv)
+        return pairs - clamped_floor_sum(n, 1, low, 1, self.n_kv) + clamped_floor_sum(n, 1, low, 1, sinks)
 
     def rows_with(self, least: int) -> range:
         """The queries with at least `least` keys: consecutive, since the count rises and then falls."""

@@ -41,6 +41,10 @@ class TileSums:
     longest: int
     """most KV tiles that one Q tile visits"""
 
+    def repeated(self, times: int) -> TileSums:
+        """The sums of so many equal heads side by side."""
+        return TileSums(*(getattr(self, f.name) * (1 if f.name == "longest" else times) for f in fields(TileSums)))
+
     def times(self, other: TileSums) -> TileSums:
         """The sums of a product of two axes: every one of them is a product over axes."""
         return TileSums(*(getattr(self, f.name) * getattr(other, f.name) for f in fields(TileSums)))

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "iosim"
 
 #: stages of the pipeline; a room may import its own stage and earlier ones
 STAGES = (
-    ("_version", "errors", "units"),
+    ("_version", "errors", "exact", "units"),
     ("catalog",),
     ("machine", "machine_parts", "machine_file", "machine_check", "networks", "huggingface", "masks"),
     ("attention",),

@@ -1,0 +1,95 @@
+"""Time of one problem's counts for every named kernel, and of a million problems in bulk.
+
+    python benchmarks/counts.py [--over 1.0] [--rows 1000000]
+
+One problem: `make_schedule` and the elements and arithmetic of all launches, best of nine, each on a problem whose mask
+nobody has counted yet, with empty caches; kernel files, devices and masks' modules are loaded before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from iosim.attention import Attention, Shape
+from iosim.errors import UsageError
+from iosim.kernels import kernel_names, load_kernel, make_schedule, stream_k
+from iosim.kernels.algorithm import total_sums
+from iosim.machine import Device, load_device
+from iosim.masks import Grid, bind, parse_mask
+
+#: kernels that are asked on another device than the H100
+BOARDS = {"flash4-decode": "b200-sxm", "flash4": "b200-sxm", "fast-attention": "ascend-910b2"}
+HEADS = {"based": 16, "prefix-linear": 16, "flashmla": 576}
+LENGTHS = (8192, 131_072, 1_048_576)
+MASKS = (
+    "full",
+    "causal",
+    "causal-top-left",
+    "window:4096",
+    "window:4096,sink=4",
+    "window:1000,sink=130",
+    "band:left=777",
+)
+
+
+def problems(phase: str, d: int) -> list[tuple[str, Attention]]:
+    """Problems of a phase by name, masks not counted yet."""
+    latent = d == 576
+    shape = Shape(
+        64 if phase == "decode" else 1, 128 if latent else 32, 1 if latent else 8, d, 512 if latent else d, latent
+    )
+    made = []
+    for n in LENGTHS:
+        for text in MASKS:
+            for queries in (1, 4) if phase == "decode" else (n,):
+                mask = bind(parse_mask(text), Grid((queries,), (n + 37,)))
+                made.append((f"{phase} {queries} x {n} {text}", Attention(shape, mask, phase=phase)))
+    return made
+
+
+def once(problem: Attention, device: Device, kernel: object) -> float:
+    """Seconds of one count with nothing remembered."""
+    for remembered in (total_sums, stream_k._cuts):
+        remembered.cache_clear()
+    start = time.perf_counter()
+    schedule = make_schedule(problem, device, kernel)  # type: ignore[arg-type]
+    total = schedule.traffic.total_bytes, schedule.work.flop
+    taken = time.perf_counter() - start
+    assert min(total) >= 0
+    return taken
+
+
+def single(over_ms: float) -> None:
+    """Print the slowest problem of every kernel, and all that take longer than so many milliseconds."""
+    for name in kernel_names():
+        kernel, device = load_kernel(name), load_device(BOARDS.get(name, "h100-sxm5"))
+        best: dict[str, float] = {}
+        for phase in kernel.algorithm.phases:
+            for _ in range(9):
+                for label, problem in problems(phase, HEADS.get(name, 64)):
+                    try:
+                        taken = once(problem, device, kernel)
+                    except UsageError:  # a mask or a head size that the kernel does not have
+                        continue
+                    best[label] = min(best.get(label, taken), taken)
+        if not best:
+            continue
+        slowest = max(best, key=best.__getitem__)
+        print(
+            f"{name:22} median {1e3 * sorted(best.values())[len(best) // 2]:7.3f} ms, slowest {1e3 * best[slowest]:8.3f} ms: {slowest}"
+        )
+        for label, taken in best.items():
+            if 1e3 * taken > over_ms and label != slowest:
+                print(f"{'':22} {1e3 * taken:8.3f} ms: {label}")
+
+
+def main() -> None:
+    """Print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--over", type=float, default=1.0)
+    single(parser.parse_args().over)
+
+
+if __name__ == "__main__":
+    main()
