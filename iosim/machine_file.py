@@ -30,6 +30,8 @@ OTHER = {
     "host_memory": "bytes_per_s",
     "vector_cores": "count",
     "hbm_stacks": "count",
+    "gemm_burst": "flop_per_s",
+    "gemm_sustained": "flop_per_s",
 }
 #: last word of a fact's path -> unit
 FIELDS = {

@@ -1,19 +1,21 @@
 """FlashAttention-2 on Ampere, Ada and consumer Blackwell: blocks of four warps, one or two to a core, plain grid.
 
 One block alone on a core is serial: Q K^T waits for V's load, softmax and P V wait for the next K. Two blocks
-hide each other's waits in part. Latencies are counted in the device's own memory latencies and rates in its own
-clocks, so that constants of one device hold on another. Derivation: docs/explanation/time.md.
+hide each other's waits in part. Constants are counted in what the device does by itself (the time of a launch in a
+graph, latencies of its last cache, its clocks), so that those of one device hold on another. Derivation: docs/explanation/time.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from iosim.timing.calls import UNBOUNDED, Calls, Flags, Floats, Ints
+from iosim.timing.fa2_memory import Memory, copies_s
 from iosim.timing.kernels import GRID, wave_splits
-from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, bytes_s, cache_write_s, kept_share, smooth_max
+from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, cache_write_s, smooth_max
 from iosim.timing.plan import Plan, ceil_div, decode_waves, pick, place
 from iosim.timing.rates import Rates
 
@@ -24,6 +26,9 @@ POWER_TIME_S = 5.5e-3
 #: rate of mma.sync in a stream of them over the rated one. Assumed: tables of one head size cannot tell it from
 #: the softmax and the tile's latency, which is therefore the one of the three that is fitted
 MATRIX_SHARE = 0.97
+#: integer instructions per score of a tile that tests scores against the mask, counted, not fitted: the key's index, a
+#: comparison with each edge, the selection
+MASK_INSTRUCTIONS = 4.0
 #: registers allow two blocks of four warps with 255 registers a thread
 MOST_BLOCKS = 2
 
@@ -62,48 +67,83 @@ def blocks_per_core(plan: Plan, calls: Calls, rates: Rates) -> Ints:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Cycles:
+    """A block alone on its core, in cycles."""
+
+    product: Floats
+    """one of the two matrix products of a tile"""
+    softmax: Floats
+    """exponentials and fp32 instructions of a tile"""
+    tile: Floats
+    """a tile: both halves, each with the load behind it"""
+    item: Floats
+    """a block beyond its tiles"""
+
+
+def _cycles(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float]) -> Cycles:
+    dims, scores = calls.head_dim + calls.head_dim_v, (plan.rows * plan.keys).astype(float)
+    product = scores * dims / rates.matrix_flop_per_clk / MATRIX_SHARE
+    softmax = scores / rates.exp_per_clk + SCORE_INSTRUCTIONS * scores / rates.lanes
+    latency = rates.l2_latency_s * rates.clock_hz
+    load = plan.keys * dims / rates.l2_bytes_per_clk + c["tile_latency"] * latency
+    mask = MASK_INSTRUCTIONS * scores / rates.integer_lanes
+    return Cycles(
+        product=product,
+        softmax=softmax,
+        tile=smooth_max(OVERLAP, product, load)
+        + smooth_max(OVERLAP, product + softmax, load)
+        + np.where(calls.local, mask, 0.0),
+        item=c["item"] * latency
+        + _first_loads(plan, calls) / rates.l2_bytes_per_clk
+        + np.where(calls.local, 0.0, masked_tiles(plan, calls) * mask),
+    )
+
+
 def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Parts:
     """Named terms of the expectation, in seconds."""
-    clock = rates.clock_hz
-    kept = kept_share(calls, rates)
-    half = plan.rows * plan.keys * (calls.head_dim + calls.head_dim_v) / rates.matrix_flop_per_clk / MATRIX_SHARE
-    scores = (plan.rows * plan.keys).astype(float)
-    softmax = scores / rates.exp_per_clk + SCORE_INSTRUCTIONS * scores / rates.lanes
-    load = plan.keys * (calls.head_dim + calls.head_dim_v) / rates.l2_bytes_per_clk
-    load = load + c["tile_latency"] * rates.l2_latency_s * clock
-    lone = smooth_max(OVERLAP, half, load) + smooth_max(OVERLAP, half + softmax, load)
+    cycles = _cycles(plan, calls, rates, c)
     per_core = blocks_per_core(plan, calls, rates)
     share = np.where(per_core > 1, c["lone_share"], 1.0)
-    latency = rates.hbm_latency_s * clock
-    item = (c["item"] + np.where(calls.decode, c["item_decode"], 0)) * latency
-    makespan, tiles = _makespan(plan, calls, rates, c, item, lone, share, per_core, kept)
+    memory = Memory.of(plan, calls, rates, per_core)
+    makespan, tiles = _makespan(plan, calls, rates, c, cycles, share, per_core, memory)
     slots = np.minimum(plan.items(calls), rates.cores * per_core)
-    each = tiles / slots / clock / np.where(slots > rates.cores, share, 1.0)
-    items_s = plan.items(calls) * item / slots / clock / np.where(slots > rates.cores, share, 1.0)
-    moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
-    launch = np.full(len(calls), c["launch"] * rates.hbm_latency_s)
+    cycle = 1 / slots / rates.clock_hz / np.where(slots > rates.cores, share, 1.0)
+    each, items_s = tiles * cycle, plan.items(calls) * cycles.item * cycle
+    launch = np.full(len(calls), c["launch"] * rates.launch_s)
+    pieces = c["combine"] * rates.launch_s + c["combine_split"] * plan.splits * rates.hbm_latency_s
     made = {
         "launch_s": launch if framework != "none" else launch / 2,
-        "matrix_s": each * 2 * half,
-        "softmax_s": each * softmax,
-        "kv_stream_s": each * (lone - 2 * half - softmax),
+        "matrix_s": each * 2 * cycles.product,
+        "softmax_s": each * cycles.softmax,
+        "kv_stream_s": each * (cycles.tile - 2 * cycles.product - cycles.softmax),
         "items_s": items_s,
-        "imbalance_s": makespan - each * lone - items_s,
-        "power_s": np.where(calls.decode, 0, makespan * _slowdown(makespan, half, lone, share, per_core, rates, c)),
-        "hbm_s": c["exposed_bytes"] * bytes_s(moved, kept, rates),
-        "combine_s": np.where(
-            plan.splits > 1, (c["combine"] + c["combine_split"] * plan.splits) * rates.hbm_latency_s, 0.0
-        ),
+        "imbalance_s": makespan - each * cycles.tile - items_s,
+        "power_s": np.where(calls.decode, 0, makespan * _slowdown(makespan, cycles, share, per_core, rates, c)),
+        "hbm_s": memory.exposed_s(makespan, calls, rates, c),
+        "combine_s": np.where(plan.splits > 1, pieces, 0.0),
     }
     if framework != "none":
-        made["layout_copies_s"] = _copies(plan, calls, rates, c)
+        made["layout_copies_s"] = copies_s(plan, calls, rates, c)
         made["cache_write_s"] = cache_write_s(calls, rates, c)
     return made
 
 
+def masked_tiles(plan: Plan, calls: Calls) -> Floats:
+    """Tiles of an item that test every score against the mask: two of a causal row block, if it has two; else one."""
+    ragged = np.minimum(plan.keys, calls.n_kv) / calls.n_kv
+    return np.asarray(np.where(calls.causal & ~calls.decode, 2.0 - ragged, 1.0), np.float64)
+
+
+def _first_loads(plan: Plan, calls: Calls) -> Floats:
+    """Bytes of Q and of the first K tile, behind whose loads nothing can hide."""
+    keys = np.minimum(plan.keys, calls.seen_keys)
+    return np.asarray(2.0 * calls.head_dim * (plan.valid_rows(calls) + keys), np.float64)
+
+
 def _makespan(
-    plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], item: Floats, lone: Floats, share: Floats,
-    per_core: Ints, kept: Floats,
+    plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], cycles: Cycles, share: Floats, per_core: Ints,
+    memory: Memory,
 ) -> tuple[Floats, Ints]:  # fmt: skip
     """(seconds, visited tiles): prefill placed item by item, decode in waves of equal items."""
     made, tiles = np.zeros(len(calls)), np.zeros(len(calls), np.int64)
@@ -111,7 +151,7 @@ def _makespan(
     if many.any():
         pair = (1 / share / rates.clock_hz)[many]
         placed = place(
-            plan[many], calls[many], rates, item[many] * pair, lone[many] * pair, order=GRID,
+            plan[many], calls[many], rates, cycles.item[many] * pair, cycles.tile[many] * pair, order=GRID,
             per_core=per_core[many], lone=share[many],
         )  # fmt: skip
         made[many], tiles[many] = placed.makespan_s, placed.tiles
@@ -119,13 +159,13 @@ def _makespan(
         first = (calls.n_kv - calls.seen_keys) // plan.keys
         walked = ceil_div(calls.n_kv, plan.keys) - first
         longest = ceil_div(walked, plan.splits)
-        real = 2.0 * calls.seen_keys / walked * (calls.head_dim + calls.head_dim_v) * calls.kv_heads / plan.heads
-        cold = (1 - kept) / (c["hbm_efficiency"] * rates.hbm_bytes_per_s) * rates.clock_hz
+        cold = (1 - memory.kept) / (c["hbm_efficiency"] * rates.hbm_bytes_per_s) * rates.clock_hz
+        stream = memory.kv_bytes / (calls.batch * plan.heads * walked) * cold
 
         def wave(running: Ints) -> Floats:
             slower = np.where(running > rates.cores, share, 1.0)
-            stream = running * real * cold
-            return (item / slower + longest * smooth_max(OVERLAP, lone / slower, stream)) / rates.clock_hz
+            tile = smooth_max(OVERLAP, cycles.tile / slower, running * stream)
+            return (cycles.item / slower + longest * tile) / rates.clock_hz
 
         waves = decode_waves(plan.items(calls), rates.cores * per_core, wave)
         made = np.where(calls.decode, waves, made)
@@ -134,20 +174,13 @@ def _makespan(
 
 
 def _slowdown(
-    makespan: Floats, half: Floats, lone: Floats, share: Floats, per_core: Ints, rates: Rates, c: Mapping[str, float]
+    makespan: Floats, cycles: Cycles, share: Floats, per_core: Ints, rates: Rates, c: Mapping[str, float]
 ) -> Floats:  # fmt: skip
-    """How much longer long runs take: matrix power above the board's limit lowers the clock, power ~ clock cubed."""
-    if rates.power_w is None:
-        return np.zeros(len(makespan))
-    busy = 2 * half * MATRIX_SHARE * per_core * np.where(per_core > 1, share, 1.0) / lone
-    flop_per_s = np.minimum(busy, 1.0) * rates.matrix_flop_per_clk * rates.cores * rates.clock_hz
-    wanted = c["energy_per_flop"] * 1e-12 * flop_per_s / rates.power_w
+    """How much longer long runs take: power above the board's limit lowers the clock, and power goes with its cube.
+
+    The limit is known by what it does to a matrix product, whose matrix units are always busy.
+    """
+    busy = 2 * cycles.product * MATRIX_SHARE * per_core * np.where(per_core > 1, share, 1.0) / cycles.tile
+    wanted = c["power"] * np.minimum(busy, 1.0) / rates.sustained**3
     made: Floats = (np.maximum(wanted, 1.0) ** (1 / 3) - 1) * (1 - np.exp(-makespan / POWER_TIME_S))
-    return made
-
-
-def _copies(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
-    """Packing the heads of one query: a transpose of Q and one of O, only where the layout really changes."""
-    packs = plan.packed > 1
-    moves = packs & (calls.kv_heads > 1) & (calls.batch > 1)
-    return np.where(packs, c["pack"] + np.where(moves, c["copies"], 0), 0) * rates.hbm_latency_s
+    return made if rates.sustained < 1 else np.zeros(len(makespan))

@@ -100,7 +100,7 @@ def expected_parts(
     family = FAMILIES[calibration.family]
     if check_framework(framework) not in family.frameworks:
         raise AbsentError(f"the call of {framework} around {kernel} is not modelled")
-    rates = rates_of(device) if warm else replace(rates_of(device), l2_usable_bytes=COLD_BYTES)
+    rates = rates_of(device) if warm else replace(rates_of(device), l2_warm_bytes=COLD_BYTES)
     values = constants or calibration.values()
     made: list[Parts] = []
     for begin in range(0, len(calls), CHUNK):

@@ -22,9 +22,17 @@ KEEPS_ALL, KEEPS_NONE = 0.95, 1.25
 MOST_BLOCKS_PER_CORE = 32
 
 
-def kept_share(calls: Calls, rates: Rates) -> Floats:
-    """Share of a call's bytes that the last cache still holds when the call is repeated."""
-    full = (calls.kv_bytes + calls.qo_bytes) / rates.l2_usable_bytes
+def kept_share(calls: Calls, rates: Rates, more: Floats | float = 0.0) -> Floats:
+    """Share of a call's bytes that the last cache still holds when the call is repeated.
+
+    Args:
+        more: bytes that the call touches beside Q, K, V and O.
+    """
+    return held((calls.kv_bytes + calls.qo_bytes + more) / rates.l2_warm_bytes)
+
+
+def held(full: Floats) -> Floats:
+    """Share of a footprint, in usable capacities, that a last cache still holds when it is swept again."""
     made: Floats = np.clip((KEEPS_NONE - full) / (KEEPS_NONE - KEEPS_ALL), 0.0, 1.0)
     return made
 
@@ -39,7 +47,7 @@ def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     """The framework's own kernel that copies new keys and values into the paged cache: a block per token.
 
     The slower of its waves (a fixed latency and one that grows with the square of the threads, which share the
-    core) and its bytes (K and V, read and written).
+    core) and its bytes (K and V, read and written: at the last cache's rate for the share that it still holds).
     """
     width = calls.kv_heads * calls.head_dim
     threads = np.minimum(width, 512)
@@ -48,7 +56,8 @@ def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     wave = (c["write_wave"] + c["write_threads"] * (threads / 512) ** 2) / rates.clock_hz
     moved = 4 * tokens * calls.kv_heads * (calls.head_dim + calls.head_dim_v)
     waves_s = tokens / (rates.cores * resident) * wave
-    made: Floats = np.maximum(waves_s, moved / (c["write_bandwidth"] * rates.hbm_bytes_per_s))
+    kept = kept_share(calls, rates, moved / 2)
+    made: Floats = np.maximum(waves_s, bytes_s(moved, kept, rates) / c["write_bandwidth"])
     return made
 
 

@@ -17,6 +17,12 @@ LATENCY_NS = {
     "blackwell": (217.0, 372.0),
     "blackwell-consumer": (137.0, 335.0),
 }
+#: ns from one small kernel of a graph to the next, by architecture: gpu-benches gpu-small-kernels with graphs (64 KB at
+#: its best block size: 49 GB/s on A100, 70 on L40, 52 on H200); Blackwell: nobody measured it, as Hopper and Ada
+LAUNCH_NS = {"ampere": 1337.0, "ada": 936.0, "hopper": 1260.0, "blackwell": 1260.0, "blackwell-consumer": 936.0}
+#: 32-bit integer instructions per clock and core: 64 from Volta on (CUDA programming guide, arithmetic throughput);
+#: consumer Blackwell's lanes all do both (RTX Blackwell whitepaper)
+INTEGER_LANES = {"blackwell-consumer": 128.0}
 #: resident threads per core: CUDA programming guide, technical specifications per compute capability
 THREADS_PER_CORE = {"ada": 1536, "blackwell-consumer": 1536}
 #: main memories whose boards hold the highest clock in short bursts; boards with GDDR are rated at what they hold
@@ -37,22 +43,28 @@ class Rates:
     """exponentials per clock and core"""
     lanes: float
     """fp32 instructions per clock and core"""
+    integer_lanes: float
+    """integer instructions per clock and core"""
     hbm_bytes_per_s: float
     """datasheet bandwidth of the main memory"""
     l2_bytes_per_clk: float
     """reads from the last cache per clock and core"""
     l2_usable_bytes: float
     """capacity of the last cache over the copies that partitions keep of data read once"""
+    l2_warm_bytes: float
+    """of it, what may still hold bytes of the call before: all, or nothing for a cold start"""
     l2_latency_s: float
     """of a hit in the last cache"""
     hbm_latency_s: float
     """of a read from main memory"""
+    launch_s: float
+    """from one small kernel of a graph to the next"""
     threads_per_core: int
     """resident threads of a core"""
     shared_bytes: int
     """shared memory of a core"""
-    power_w: float | None
-    """board power limit"""
+    sustained: float
+    """clock that the power limit leaves a matrix product in the long run, over that of short bursts; 1 if not known"""
 
     @property
     def l2_bytes_per_s(self) -> float:
@@ -73,21 +85,25 @@ def rates_of(device: Device) -> Rates:
         raise AbsentError(f"{device.name}: the last cache is not known", device.file)
     clock = _burst_clock(device)
     l2_ns, hbm_ns = LATENCY_NS[device.architecture]
-    power = device.facts.get("other.tdp")
+    burst, sustained = device.facts.get("other.gemm_burst"), device.facts.get("other.gemm_sustained")
+    usable = cache.capacity_bytes * cache.instances / _copies(cache)
     return Rates(
         cores=device.cores,
         clock_hz=clock,
         matrix_flop_per_clk=_per_clk(device, "matrix", ("bf16", "fp16")),
         exp_per_clk=_per_clk(device, "exp", ("fp32",)),
         lanes=_per_clk(device, "vector", ("fp32",)) / 2,
+        integer_lanes=INTEGER_LANES.get(device.architecture, 64.0),
         hbm_bytes_per_s=device.bandwidth_bytes_per_s("hbm"),
         l2_bytes_per_clk=_l2_per_clk(device, cache, clock),
-        l2_usable_bytes=cache.capacity_bytes * cache.instances / _copies(cache),
+        l2_usable_bytes=usable,
+        l2_warm_bytes=usable,
         l2_latency_s=l2_ns * 1e-9,
         hbm_latency_s=hbm_ns * 1e-9,
+        launch_s=LAUNCH_NS[device.architecture] * 1e-9,
         threads_per_core=THREADS_PER_CORE.get(device.architecture, 2048),
         shared_bytes=device.level("shared").capacity_bytes or 0,
-        power_w=power.value if power else None,
+        sustained=sustained.value / burst.value if burst and sustained else 1.0,
     )
 
 

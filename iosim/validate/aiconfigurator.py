@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SYSTEMS = {
     "a100_sxm": "a100-sxm-80gb", "h100_sxm": "h100-sxm5", "h200_sxm": "h200-sxm", "b200_sxm": "b200-sxm",
     "b300_sxm": "b300-sxm", "gb200": "gb200", "gb300": "gb300", "l40s": "l40s",
-    "rtx_pro_6000_server": "rtx-pro-6000-blackwell", "b60": "arc-pro-b60",
+    "rtx_pro_6000_server": "rtx-pro-6000-blackwell-server", "b60": "arc-pro-b60",
 }  # fmt: skip
 #: (framework, kernel_source) -> the catalogue kernel that it is
 KERNELS = {
