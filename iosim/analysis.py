@@ -43,7 +43,7 @@ def analyze(
         problem: the call.
         device: where; None is one core with one sequential stream.
         kernels: names or paths; None: the phase's usual ones.
-        options: tile, settings, warm cache, measured time.
+        options: tile, settings, warm cache, measured time, link.
     Raises:
         UsageError: a kernel, tile or setting that cannot be.
         AbsentError: the device file lacks what the time floor needs.
@@ -51,6 +51,10 @@ def analyze(
     options = options or Options()
     if not problem.counts().pairs:
         raise UsageError(f"{problem.mask} allows no pair at all: there is nothing to compute", "--mask")
+    if options.link.asked:
+        from iosim.link_analysis import analyze_shared
+
+        return analyze_shared(problem, device, kernels, options)
     asked = as_asked(device, options.replay) if device else None
     names, left_out = (tuple(kernels), ()) if kernels else usual_kernels(problem, device, options.tile is not None)
     floor = time_floor(problem, device, options.warm, options.lse_output) if device else None

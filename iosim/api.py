@@ -11,6 +11,7 @@ from iosim.attention import Attention
 from iosim.errors import UsageError
 from iosim.floors import Floors, Memory, attention_floors
 from iosim.floors.bound import narrowest_bits
+from iosim.links import LinkAsked
 from iosim.machine import Device, load_device
 from iosim.masks import parse_tile
 from iosim.problem_builder import ask
@@ -91,6 +92,12 @@ def analyze(
     l2: str = "cold",
     lse_output: bool = False,
     measured: str | float | None = None,
+    exchange: str | None = None,
+    devices: int | None = None,
+    offload: str | None = None,
+    resident_fraction: str | float = 0,
+    link: str | float | None = None,
+    far: str | float | None = None,
 ) -> Report:
     """What each kernel moves, what no kernel avoids, how long it takes at least, and why.
 
@@ -104,6 +111,10 @@ def analyze(
         l2: "cold" or "warm".
         lse_output: the log-sum-exp is an output that floors count.
         measured: time of your own kernel, in seconds or as text ("1.3ms").
+        exchange, devices: how so many devices share the call: "ring", "tiling-allreduce:blocks=4", ...
+        offload, resident_fraction: "kv", "attention" or "activations" on the host, but for a share in [0, 1).
+        link: a link of the device file, or a rate each way ("50GB/s", or bytes per second).
+        far: what delivers what was offloaded: a device's name, or its memory's rate ("200GB/s", or bytes per second).
     Raises:
         UsageError: a kernel, tile or setting that cannot be. AbsentError: the device file lacks a needed fact.
     """
@@ -116,9 +127,15 @@ def analyze(
         warm=l2 == "warm",
         lse_output=lse_output,
         measured_s=None if measured is None else parse(measured, "s", "measured"),
+        link=LinkAsked(exchange, devices, offload, resident_fraction, _rate(link), _rate(far)),
     )
     where = load_device(device) if isinstance(device, str) else device
     return analyze_call(problem, where, [kernels] if isinstance(kernels, str) else kernels, options)
+
+
+def _rate(given: str | float | None) -> str | None:
+    """A name or a rate as text: a bare number is in bytes per second."""
+    return f"{given!r} B/s" if isinstance(given, int | float) else given
 
 
 def bounds(

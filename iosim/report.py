@@ -10,6 +10,8 @@ from iosim._version import __version__
 from iosim.attention import Attention
 from iosim.cache.replay_options import MainMemory, ReplayOptions
 from iosim.floors import Floors, TimeFloor
+from iosim.link_report import LinkReport, Overlap
+from iosim.links import LinkAsked
 from iosim.machine import Device
 from iosim.masks import Tiling
 from iosim.schedule import UNBOUNDED, Schedule, Traffic
@@ -38,6 +40,8 @@ class Options:
     """time of the user's own kernel"""
     replay: ReplayOptions = field(default_factory=ReplayOptions)
     """how the schedule runs, where the person knows better than the device file"""
+    link: LinkAsked = field(default_factory=LinkAsked)
+    """several devices, or a device and its host"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class BoundaryReport:
     """What one kernel moves across one boundary, beside what nobody can avoid."""
 
     name: str
-    """core | l2 | hbm: the slower side; core is what is delivered into cores"""
+    """core | l2 | hbm | host | link: the slower side; core is what is delivered into cores, link what other devices send"""
     capacity_bytes: int | None
     """the memory on the near side (one core's at `core`)"""
     traffic: Traffic
@@ -127,6 +131,8 @@ class KernelReport:
     """the user's own time"""
     expected: Expected | None = None
     """what the calibrated model expects, which real kernels may miss either way; never part of the floor"""
+    overlap: Overlap | None = None
+    """its time with the link's messages, where there are some; never part of the floor"""
 
     @property
     def name(self) -> str:
@@ -155,6 +161,7 @@ class KernelReport:
             "time_expected_s": self.expected.time_s if self.expected else None,
             "bottleneck": self.ceilings.bottleneck,
             "breakdown": dict(self.expected.breakdown) if self.expected else {},
+            **(self.overlap.to_dict() if self.overlap else {}),
         }
         if self.measured_s is not None and self.floor:
             row["speedup_upper_bound"] = self.measured_s / self.floor.time_s
@@ -177,6 +184,8 @@ class Report:
     """how it was asked"""
     assumptions: tuple[str, ...]
     """what a reader must know"""
+    link: LinkReport | None = None
+    """what crosses to other devices or to the host"""
 
     def to_dict(self) -> dict[str, Any]:
         """`result` of the contract."""
@@ -187,7 +196,9 @@ class Report:
             "time_floor_s": self.floor.time_s if self.floor else None,
         }
         if self.floor:
-            result["time_floor"] = {name: getattr(self.floor, name) for name in TimeFloor.__dataclass_fields__}
+            result["time_floor"] = {name: getattr(self.floor, name) for name in self.floor.__dataclass_fields__}
+        if self.link:
+            result["link"] = self.link.to_dict()
         if self.options.measured_s is not None and self.floor:
             result["measured_s"] = self.options.measured_s
             result["speedup_upper_bound"] = self.options.measured_s / self.floor.time_s
@@ -208,6 +219,8 @@ class Report:
             for boundary in kernel.boundaries:
                 named = {("boundary" if key == "name" else key): v for key, v in boundary.to_dict().items()}
                 rows.append({"kernel": kernel.name, **named, **flat})
+        if self.link and not self.kernels:
+            rows.append({"kernel": "", "boundary": self.link.way.boundary, **self.link.to_dict()})
         return rows
 
     def to_frame(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from iosim.cli.link_options import link_options
 from iosim.cli.problem_options import (
     device_options,
     kernel_options,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @device_options
 @kernel_options
 @no_replay_option
+@link_options
 @click.option("--measured", metavar="TIME", help="Time of your own kernel, such as 1.3ms: how much faster can it get?")
 @output_options
 def command(fmt: str | None, output: str | None, **options: Any) -> None:
@@ -34,19 +36,28 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim report --network llama-3-8b --seq 32768 --device a100-sxm-80gb --measured 41ms
       iosim report --heads 16 --head-dim 64 --seq 1024 --batch 64 --mask full --kernel flash2,unfused
       iosim report --network deepseek-v3 --phase decode --seq-kv 32768 --batch 16
+      iosim report --devices 8 --exchange ring --seq 65536
+      iosim report --phase decode --seq-kv 131072 --offload kv --resident-fraction 0.25 --link pcie
+      iosim report --phase decode --seq-kv 131072 --batch 16 --offload attention --far xeon-8480
       iosim report --format json -o report.json
     """
+    from dataclasses import replace
+
     from iosim.analysis import analyze, usual_kernels
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs
+    from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
 
     asked = asked_problem(options)
     device = asked_device(options["device"])
+    link = asked_link(options)
     named = asked_kernels(options["kernel"])
-    kernels = named or usual_kernels(asked.problem, device, options["tile"] is not None)[0]
-    report = analyze(asked.problem, device, named, asked_options(options, kernels))
+    usual = named or usual_kernels(asked.problem, device, options["tile"] is not None)[0]
+    asked_for = replace(asked_options(options, list(usual)), link=link)
+    report = analyze(asked.problem, device, named, asked_for)
     refuse_impossible(report)
-    inputs = {**asked.inputs, **option_inputs(options), "kernel": ",".join(kernels)}
+    shown = ",".join(kernel.name for kernel in report.kernels) if link.asked else ",".join(usual)
+    inputs = {**asked.inputs, **option_inputs(options), "kernel": shown}
     emit(
         Answer(
             command="report",

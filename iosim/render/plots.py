@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from iosim.errors import AbsentError
+from iosim.errors import AbsentError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")  # Tol's bright scheme
 BOUNDARY_COLOURS = {"core": COLOURS[0], "shared": COLOURS[0], "l2": COLOURS[2], "hbm": COLOURS[1]}
-MARKERS = {"shared": "D", "core": "o", "l2": "s", "hbm": "^"}
+MARKERS = {"shared": "D", "core": "o", "l2": "s", "hbm": "^", "link": "v", "host": "v"}
+LINKS = ("link", "host")  # boundaries with floors of their own
 
 
 def figure(width_in: float = 8.0, height_in: float = 4.0) -> Figure:
@@ -32,7 +33,13 @@ def figure(width_in: float = 8.0, height_in: float = 4.0) -> Figure:
 
 
 def plot_report(report: Report) -> Figure:
-    """Left: bytes per kernel and boundary with the floors; right: time per resource with the time floor."""
+    """Left: bytes per kernel and boundary with the floors; right: time per resource with the time floor.
+
+    Raises:
+        UsageError: no kernel runs on the device, so there is nothing to draw.
+    """
+    if not report.kernels:
+        raise UsageError("no kernel runs on the device: there is nothing to draw", "-o", "use .json, .csv, .md or .txt")
     made = figure(10.0, 1.6 + 0.75 * len(report.kernels))
     left, right = made.subplots(1, 2)
     _bytes(left, report)
@@ -50,7 +57,7 @@ def _bytes(axes: Any, report: Report) -> None:
             sum(at.total_bytes for at in kernel.boundaries if at.name == name) or math.nan for kernel in report.kernels
         ]
         axes.plot(totals, places, MARKERS.get(name, "o"), label=name, color=BOUNDARY_COLOURS.get(name))
-    hbm = [at.floors for at in report.kernels[0].boundaries if at.floors]
+    hbm = [at.floors for at in report.kernels[0].boundaries if at.floors and at.name not in LINKS]
     if hbm:
         axes.axvline(hbm[-1].any_bytes, color="black", linestyle="--", linewidth=1, label="compulsory")
     axes.set(xscale="log", xlabel="bytes, both ways", yticks=range(len(labels)), yticklabels=labels)

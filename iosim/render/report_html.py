@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from iosim.render.link_text import share_line
 from iosim.render.report_text import problem_line, resource_titles, slower_side
 from iosim.render.text import byte_count, capacity, ratio, seconds
 
 if TYPE_CHECKING:
+    from iosim.link_report import LinkReport
     from iosim.report import Report
 
 CELL = "padding:2px 10px;text-align:right;font-variant-numeric:tabular-nums"
+BINDING = {
+    "matrix": "matrix units",
+    "hbm": "compulsory bytes",
+    "link": "the link's proven bytes",
+    "far": "the far side's bytes",
+}
 LEFT = "padding:2px 10px;text-align:left"
 
 
@@ -23,10 +31,15 @@ def report_html(report: Report) -> str:
     if report.floor:
         floor = (
             f"<p>No kernel can take less than <b>{seconds(report.floor.time_s)}</b> "
-            f"({'matrix units' if report.floor.binding == 'matrix' else 'compulsory bytes'} bind).</p>"
+            f"({BINDING[report.floor.binding]} bind).</p>"
         )
-    parts = [f"<div><p><b>{escape(problem_line(report.problem))}{escape(device)}</b></p>", floor, _traffic(report)]
-    if report.device:
+    share = f"<p>{escape(share_line(report.link))}</p>" if report.link else ""
+    parts = [f"<div><p><b>{escape(problem_line(report.problem))}{escape(device)}</b></p>", share, floor]
+    if report.link:
+        parts.append(_link(report.link))
+    if report.kernels:
+        parts.append(_traffic(report))
+    if report.device and report.kernels:
         parts.append(_ceilings(report))
     remarks = "".join(f"<li>{escape(text)}</li>" for text in report.assumptions)
     return "".join(parts) + f"<details><summary>assumptions</summary><ul>{remarks}</ul></details></div>"
@@ -55,15 +68,27 @@ def _traffic(report: Report) -> str:
 
 
 def _ceilings(report: Report) -> str:
+    titles = resource_titles(report)
     rows = [
         (
             kernel.name,
-            *(seconds(kernel.ceilings.times_s.get(name)) for name in resource_titles(report.device)),
-            resource_titles(report.device).get(kernel.ceilings.bottleneck, "-"),
+            *(seconds(kernel.ceilings.times_s.get(name)) for name in titles),
+            titles.get(kernel.ceilings.bottleneck, "-"),
         )
         for kernel in report.kernels
     ]
-    return _table(("ceilings", *resource_titles(report.device).values(), "binds"), rows)
+    return _table(("ceilings", *titles.values(), "binds"), rows)
+
+
+def _link(joined: LinkReport) -> str:
+    traffic = joined.traffic
+    rows = [(moved.tensor, byte_count(moved.read_bytes), byte_count(moved.write_bytes)) for moved in traffic.moved]
+    rows += [
+        ("all", byte_count(traffic.read_bytes), byte_count(traffic.write_bytes)),
+        (f"over {joined.link.name}", seconds(joined.received_s), seconds(joined.sent_s)),
+        ("least", byte_count(joined.least_received_bytes), byte_count(joined.least_sent_bytes)),
+    ]
+    return _table((joined.way.boundary, "received", "sent"), rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iosim.attention import Attention
+from iosim.floors import TimeFloor
+from iosim.links import SharedFloor
+from iosim.render.link_text import link_table, share_line, shared_floor_lines
 from iosim.render.text import byte_count, capacity, line, ratio, seconds, strong, table, wrapped
 from iosim.units import si
 
@@ -15,10 +18,14 @@ if TYPE_CHECKING:
 
 RESOURCE_TITLES = {"matrix": "matrix", "exp": "exp", "shared": "shared", "l2": "L2", "hbm": "HBM"}
 CACHE_NAMES = {"l2": "L2", "l3": "L3", "mall": "memory-side cache"}
+LINK_TITLES = {"link": "link", "far": "far"}
 LEGEND = (
     "any: over the bytes that every correct kernel must move (L0). ~ marks a model.",
     "scores: over the floor of kernels that form each score as its own sum, recomputing or not (L1, L4; backward L6).",
     "once: over the floor of kernels that do each multiply-add once (L2, L3; backward L7). `iosim explain gap` says more.",
+)
+LINK_LEGEND = (
+    "link, host: read is received, written is sent, by one device; all three over the link's own floor, `least` above."
 )
 
 
@@ -37,9 +44,14 @@ def problem_line(problem: Attention) -> str:
 def report_text(report: Report) -> str:
     """The whole report."""
     parts = [line(strong(problem_line(report.problem)))]
-    parts += [_device_line(report), "", *_floor_lines(report), ""]
-    parts += [_traffic_table(report.kernels, report.device), "", wrapped(LEGEND, "  "), ""]
-    if report.device:
+    parts += [_device_line(report)] + ([share_line(report.link)] if report.link else [])
+    parts += ["", *_floor_lines(report), ""]
+    if report.link:
+        parts += [link_table(report), ""]
+    if report.kernels:
+        legend = (*LEGEND, LINK_LEGEND) if report.link else LEGEND
+        parts += [_traffic_table(report.kernels, report.device), "", wrapped(legend, "  "), ""]
+    if report.device and report.kernels:
         parts += [_ceiling_table(report), ""]
     parts += ["assumptions", wrapped(report.assumptions, "  - ")]
     return "\n".join(parts)
@@ -65,15 +77,12 @@ def slower_side(device: Device | None, boundary: str) -> str:
     return shared.name if shared else boundary
 
 
-def resource_titles(device: Device | None) -> dict[str, str]:
-    """Resource -> column title."""
-    return RESOURCE_TITLES | {"l2": slower_side(device, "l2").upper()}
-
-
 def _floor_lines(report: Report) -> list[str]:
     floor = report.floor
     if floor is None:
         return ["no device: no time floor"]
+    if isinstance(floor, SharedFloor) and report.link:
+        return shared_floor_lines(floor, report.link) + _faster(report, floor)
     compute = f"{si(floor.flop, 'FLOP')} at {si(floor.peak_flop_per_s, 'FLOP/s')} take {seconds(floor.compute_s)}"
     moved = floor.read_bytes + floor.write_bytes
     memory = f"{byte_count(moved)} at {si(floor.bandwidth_bytes_per_s, 'B/s')} take {seconds(floor.memory_s)}"
@@ -81,14 +90,23 @@ def _floor_lines(report: Report) -> list[str]:
         line(f"No kernel can take less than {strong(seconds(floor.time_s))}: unmasked {compute};"),
         f"compulsory {memory}.",
     ]
-    if report.options.measured_s is not None:
-        most = report.options.measured_s / floor.time_s
-        lines.append(
-            line(
-                f"Your kernel takes {seconds(report.options.measured_s)}: at most {strong(ratio(most))} faster is possible."
-            )
-        )
-    return lines
+    return lines + _faster(report, floor)
+
+
+def _faster(report: Report, floor: TimeFloor) -> list[str]:
+    """How much faster the user's own kernel can get."""
+    measured = report.options.measured_s
+    if measured is None:
+        return []
+    most = strong(ratio(measured / floor.time_s))
+    return [line(f"Your kernel takes {seconds(measured)}: at most {most} faster is possible.")]
+
+
+def resource_titles(report: Report) -> dict[str, str]:
+    """Resources of the ceilings, the link among them where there is one."""
+    shown = {name for kernel in report.kernels for name in kernel.ceilings.times_s}
+    titles = RESOURCE_TITLES | {"l2": slower_side(report.device, "l2").upper()}
+    return titles | {name: title for name, title in LINK_TITLES.items() if name in shown}
 
 
 def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> str:
@@ -122,7 +140,7 @@ def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> st
 
 
 def _ceiling_table(report: Report) -> str:
-    rows, titles = [], resource_titles(report.device)
+    rows, titles = [], resource_titles(report)
     for kernel in report.kernels:
         times = kernel.ceilings.times_s
         cells = [

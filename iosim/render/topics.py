@@ -149,11 +149,42 @@ TOPICS: dict[str, Topic] = {
         ("masked entries of visited tiles count as executed", "the L2's rate is the best measured one where known"),
         "docs/explanation/time.md",
     ),
+    "link": Topic(
+        "what must cross a link, whatever is sent",
+        "Attention can copy: with queries that single one key out, a row's output is that key's value. Rows of a device "
+        "that single out m distinct keys elsewhere have as many outcomes as m d_v words, so its messages tell that much, "
+        "be they keys, partial outputs or compressed words. Where the far side only stores, keys cross as under L0.",
+        "received >= H_kv d_v min(G n, keys seen elsewhere), n tokens per device; sent >= H_kv d_v min(n, G rows elsewhere)",
+        ("worst-case data, exact softmax rounded to the output's type",
+         "messages tell by their bits alone, and nothing comes another way",
+         "each device starts with Q, K, V and ends with O of its own tokens; other ways say what they start with"),
+        "docs/explanation/links.md",
+    ),
+    "exchange": Topic(
+        "how devices share a call, and what one of P sends",
+        "ring, zigzag: K and V of all shards but one. ulysses: heads of others out, rows of others back. state-gather: "
+        "one state per head, for linear attention. tiling-allreduce: projected rows added up, block by block. "
+        "attention-servers: Q and new keys in, O out, the cache stays.",
+        "(N - n) H_kv (d + d_v); (N - n) (H (d + d_v) + H_kv (d + d_v)) / P; (P - 1) H_kv d d_v; 2 (P - 1) / P N W; "
+        "n (H (d + d_v) + H_kv (d + d_v)) / P both ways",
+        ("words per sequence, N tokens in shards of n; W columns of the projected output",
+         "a link carries both directions at once; overlap of rounds with compute is an expectation, no floor"),
+        "docs/explanation/links.md",
+    ),
+    "offload": Topic(
+        "what lies on the far side of a link, and what crosses per call",
+        "kv: cached K and V that do not stay come for each call, new ones go out. attention: the far side computes with "
+        "the keys it holds; only Q, new K and V, and O cross. activations: what the backward pass needs goes out in the "
+        "forward pass and comes back.",
+        "(T - R) H_kv (d + d_v) in; n (H d + H_kv (d + d_v)) out and n H d_v back; (N - R) (H (d + d_v + 1) + H_kv (d + d_v))",
+        ("T cached tokens, n new ones, R = floor(F T) or floor(F N) resident", "a link carries both directions at once"),
+        "docs/explanation/links.md",
+    ),
     "boundary": Topic(
         "where bytes are counted",
         "core: what is delivered into the cores' own memories, multicast counted once per receiver. l2: requests that "
-        "the last shared cache serves. hbm: what crosses between main memory and the last cache. The memory above a "
-        "boundary is everything on the near side.",
+        "the last shared cache serves. hbm: what crosses between main memory and the last cache. host, link: what one device "
+        "receives and sends. The memory above a boundary is everything on the near side.",
         "",
         (),
         "docs/explanation/floors.md",
