@@ -36,7 +36,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim report --network llama-3-8b --seq 32768 --device a100-sxm-80gb --measured 41ms
       iosim report --heads 16 --head-dim 64 --seq 1024 --batch 64 --mask full --kernel flash2,unfused
       iosim report --network deepseek-v3 --phase decode --seq-kv 32768 --batch 16
-      iosim report --devices 8 --exchange ring --seq 65536
+      iosim report --devices 8 --exchange ring --seq 65536 --kernel flash3
       iosim report --phase decode --seq-kv 131072 --offload kv --resident-fraction 0.25 --link pcie
       iosim report --phase decode --seq-kv 131072 --batch 16 --offload attention --far xeon-8480
       iosim report --format json -o report.json
