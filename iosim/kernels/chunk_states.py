@@ -28,7 +28,7 @@ from iosim.kernels.linear_parts import (
     causal_chunks,
     causal_pairs,
     chunks_of,
-    feature_exp,
+    item_exp,
     square_pairs,
 )
 from iosim.kernels.programs import Step
@@ -65,9 +65,10 @@ def _prepare(call: Call, cut: Chunks) -> Launch:
         yield (Touch("W", head, *at, True), *written)
 
     inverse = extents.total(lambda size: size * (size - 1) * (size - 2) // 3)
-    products = 2 * d + d + d_v  # K K^T, and T with K and V
-    useful = causal_pairs(extents) * 2 * (products - d) + inverse
-    work = Work(0, useful, square_pairs(extents) * 2 * (products - d) + inverse) * cut.heads
+    scores, applied = 2 * d, 2 * (d + d_v)  # K K^T below its diagonal; T, which has one, with K and V
+    useful = causal_pairs(extents) * (scores + applied) - n * scores + inverse
+    executed = square_pairs(extents) * (scores + applied) + inverse
+    work = Work(0, useful, executed, cut.gate * n) * cut.heads
     program = Program(cut.heads, extents.number, cut.widths() | {"beta": 1, "W": d, "U": 1}, steps)
     return Launch("prepare", program.items, Traffic(tuple(tensors)), work, program)
 
@@ -94,7 +95,7 @@ def _states(call: Call, cut: Chunks, rows: tuple[str, ...], values: str, correct
                 yield (_values(cut, corrected, head, at, block, True),)
 
     flop = 2 * n * cut.features * d_v * (2 if corrected else 1)
-    work = Work(0, flop, flop, feature_exp(call, n) * times) * cut.heads
+    work = Work(0, flop, flop, item_exp(call, cut, n, n) * times) * cut.heads
     program = Program(cut.heads, times, _named(cut, d), steps)
     return Launch("states", program.items, Traffic(tuple(tensors)), work, program)
 
@@ -119,7 +120,7 @@ def _outputs(call: Call, cut: Chunks, values: str) -> Launch:
     inter = 2 * n * cut.features * d_v
     useful = inter + causal_pairs(extents) * 2 * (cut.features + d_v)
     executed = inter + square_pairs(extents) * 2 * (cut.features * times + d_v)
-    work = Work(extents.number * times, useful, executed, feature_exp(call, 2 * n) * times) * cut.heads
+    work = Work(extents.number * times, useful, executed, item_exp(call, cut, 2 * n, n) * times) * cut.heads
     program = Program(cut.heads, extents.number * times, _named(cut, d), steps)
     return Launch("outputs", program.items, Traffic(tuple(tensors)), work, program)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from iosim.exact import decide
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, register
-from iosim.kernels.linear_parts import FEATURE_MAP, FEATURES, GATE, GATES
+from iosim.kernels.linear_parts import FEATURE_MAP, FEATURES, GATE, GATES, feature_exp
 from iosim.kernels.programs import Step
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
 
@@ -64,7 +64,7 @@ def decode(call: Call) -> tuple[Launch, ...]:
 
     flop = 2 * heads * tokens * f * shape.head_dim_v * (1 + shape.group)
     rows = tokens * (1 + shape.group)
-    exp = 2 * shape.head_dim * heads * rows if call.settings["features"] == "hedgehog" else 0
+    exp = heads * (feature_exp(call, rows) + tokens * elements.get("g", 0))
     return (
         Launch("decode", heads, Traffic(tuple(tensors)), Work(0, flop, flop, exp), Program(heads, 1, elements, steps)),
     )

@@ -27,7 +27,7 @@ from iosim.kernels.linear_parts import (
     Chunks,
     causal_pairs,
     chunks_of,
-    feature_exp,
+    item_exp,
     square_pairs,
 )
 from iosim.kernels.programs import Step
@@ -77,7 +77,7 @@ def _work(call: Call, cut: Chunks, prefix: int) -> Work:
     if cut.causal:
         useful += causal_pairs(chunks) * 2 * (f + columns)
         executed += square_pairs(chunks) * 2 * (f * cut.blocks.number + columns)
-    exp = feature_exp(call, tokens + problem.n_kv + prefix) * cut.blocks.number
+    exp = item_exp(call, cut, tokens + problem.n_kv + prefix, problem.n_kv) * cut.blocks.number
     pairs = chunks.number * cut.blocks.number if cut.causal else 0
     return Work(pairs, useful, executed, exp) * cut.heads
 

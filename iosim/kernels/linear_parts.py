@@ -2,6 +2,8 @@
 
 A kernel keeps a state of f x d_v words per head, f the width of the feature map: d for the identity, 2 d for
 Hedgehog's exp(x), exp(-x), 1 + d + d^2 for a Taylor series of second order. A normaliser adds one column.
+FLOP are those of matrix products, not of maps, decays and quotients. Exponentials are those of the map and, as gates
+lie as logarithms, one per gate word that an item reads.
 Sources: Zhang et al. 2024, Hedgehog (arXiv 2402.04347); Arora et al. 2024, Based (arXiv 2402.18668).
 """
 
@@ -124,6 +126,11 @@ def causal_chunks(call: Call, hint: str) -> Chunks:
 def feature_exp(call: Call, tokens: int) -> int:
     """Exponentials that the feature map takes of so many rows."""
     return 2 * call.problem.shape.head_dim * tokens if call.settings.get("features") == "hedgehog" else 0
+
+
+def item_exp(call: Call, cut: Chunks, rows: int, gated: int) -> int:
+    """Exponentials of one item that maps so many rows and reads the gates of so many tokens."""
+    return feature_exp(call, rows) + cut.gate * gated
 
 
 def causal_pairs(extents: Strips) -> int:

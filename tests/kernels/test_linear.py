@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import numpy_linear
+from oracles.arithmetic import Arithmetic
 from oracles.numpy_kernels import Memory, from_strips, in_strips
 from test_counts import per_tensor, problem, tile
 from test_numpy_kernels import close, counted_as_scheduled
@@ -74,12 +75,14 @@ class Data:
 
 
 @given(
-    cases(), st.sampled_from(["identity", "hedgehog", "taylor"]), st.sampled_from(["full", "causal"]), st.integers(0, 6)
-)
-def test_lightning2_computes_its_recurrence(case: dict, features: str, mask: str, prefix: int) -> None:
+    cases(), st.sampled_from(["identity", "hedgehog", "taylor"]), st.sampled_from(["full", "causal"]), st.integers(0, 6),
+    st.booleans(),
+)  # fmt: skip
+def test_lightning2_computes_its_recurrence(case: dict, features: str, mask: str, prefix: int, normalise: bool) -> None:
     prefix = min(prefix, case["n"])
     gate = "none" if mask == "full" else case["gate"] if features == "identity" else "none"
-    chosen = {"features": features, "gate": gate} | ({"prefix": prefix} if prefix else {})
+    normalise = normalise and features != "identity"  # whose sums may vanish
+    chosen = {"features": features, "gate": gate, "normalise": normalise} | ({"prefix": prefix} if prefix else {})
     schedule = schedule_of(case, "lightning2", mask, **chosen)
     check(schedule)
     data = Data(case, schedule)
@@ -87,29 +90,38 @@ def test_lightning2_computes_its_recurrence(case: dict, features: str, mask: str
     if prefix:
         data.memory.put("K_prefix", k_prefix)
         data.memory.put("V_prefix", np.array([in_strips(v, case["block"]) for v in v_prefix]))
-    numpy_linear.one_pass(schedule.launches[0], data.memory, data.cut, features)
+    count = Arithmetic()
+    numpy_linear.one_pass(schedule.launches[0], data.memory, data.cut, features, count)
+    count.check(schedule.work)
     phi = lambda x: numpy_linear.feature_map(x, features)  # noqa: E731
     for head, found in enumerate(data.output()):
         kv = head // case["group"]
-        start = phi(k_prefix[kv]).T @ v_prefix[kv]
+        ones = lambda v: np.concatenate([v, np.ones((len(v), 1))], axis=1)  # noqa: E731
+        start = phi(k_prefix[kv]).T @ ones(v_prefix[kv])
         wanted = numpy_linear.recurrent(
-            phi(data.q[head]), phi(data.k[kv]), data.v[kv], data.gate(head), mask == "causal", start
+            phi(data.q[head]), phi(data.k[kv]), ones(data.v[kv]), data.gate(head), mask == "causal", start
         )
-        close(found, wanted)
+        close(found, wanted[:, :-1] / (wanted[:, -1:] if normalise else 1))
     counted_as_scheduled(data.memory, schedule)
 
 
-@given(cases())
-def test_materialised_states_compute_the_same(case: dict) -> None:
-    schedule = schedule_of(case, "gla", gate=case["gate"])
+@given(cases(), st.sampled_from(["identity", "hedgehog", "taylor"]))
+def test_materialised_states_compute_the_same(case: dict, features: str) -> None:
+    gate = case["gate"] if features == "identity" else "none"
+    schedule = schedule_of(case, "gla", gate=gate, features=features)
     check(schedule)
     data = Data(case, schedule)
-    numpy_linear.states(schedule.launches[0], data.memory, data.cut, "identity")
-    numpy_linear.outputs(schedule.launches[1], data.memory, data.cut, "identity", "V")
-    start = np.zeros((case["d"], case["d_v"]))
+    before, after = Arithmetic(), Arithmetic()
+    numpy_linear.states(schedule.launches[0], data.memory, data.cut, features, before)
+    numpy_linear.outputs(schedule.launches[1], data.memory, data.cut, features, "V", after)
+    before.check(schedule.launches[0].work)
+    after.check(schedule.launches[1].work)
+    start = np.zeros((data.cut.features, case["d_v"]))
+    phi = lambda x: numpy_linear.feature_map(x, features)  # noqa: E731
     for head, found in enumerate(data.output()):
         kv = head // case["group"]
-        close(found, numpy_linear.recurrent(data.q[head], data.k[kv], data.v[kv], data.gate(head), True, start))
+        wanted = numpy_linear.recurrent(phi(data.q[head]), phi(data.k[kv]), data.v[kv], data.gate(head), True, start)
+        close(found, wanted)
     counted_as_scheduled(data.memory, schedule)
 
 
@@ -122,9 +134,12 @@ def test_chunkwise_delta_rule_computes_its_recurrence(case: dict) -> None:
     beta = data.rng.uniform(0.1, 0.9, size=(len(data.k), case["n"], 1))
     data.memory.put("beta", beta)
     before, between, after = schedule.launches
-    numpy_linear.prepare(before, data.memory)
-    numpy_linear.states(between, data.memory, data.cut, "identity")
-    numpy_linear.outputs(after, data.memory, data.cut, "identity", "V_new")
+    counts = [Arithmetic() for _ in schedule.launches]
+    numpy_linear.prepare(before, data.memory, counts[0])
+    numpy_linear.states(between, data.memory, data.cut, "identity", counts[1])
+    numpy_linear.outputs(after, data.memory, data.cut, "identity", "V_new", counts[2])
+    for count, launch in zip(counts, schedule.launches, strict=True):
+        count.check(launch.work)
     for head, found in enumerate(data.output()):
         kv = head // case["group"]
         wanted = numpy_linear.delta_recurrent(data.q[head], data.k[kv], data.v[kv], data.gate(head), beta[kv])

@@ -13,7 +13,7 @@ class Arithmetic:
     """FLOP and exponentials of what was computed; useful FLOP leave masked entries out."""
 
     def __init__(self) -> None:
-        self.flop = self.executed = self.exp = self.rescale = 0
+        self.flop = self.executed = self.exp = self.rescale = self.tiles = 0
 
     def mul(self, a: Array, b: Array) -> Array:
         return self._one_each(a * b)
@@ -60,5 +60,5 @@ class Arithmetic:
 
     def check(self, work: Work) -> None:
         """The same as a launch's or a schedule's work says."""
-        counted = (self.flop, self.executed, self.exp, self.rescale)
-        assert counted == (work.flop, work.flop_executed, work.exp, work.exp_rescale)
+        counted = (self.tiles, self.flop, self.executed, self.exp, self.rescale)
+        assert counted == (work.tile_pairs, work.flop, work.flop_executed, work.exp, work.exp_rescale)

@@ -91,6 +91,7 @@ def across(launch: Launch, memory: Memory, made: Recurrent, count: Arithmetic) -
         elif loads:
             k, v = (np.concatenate([rows for _, rows in loads[name]]) for name in ("K_state", "V_state"))
             if left:
+                count.tiles += 1
                 seen = (at.row + np.arange(at.rows))[:, None] // made.chunk > first + np.arange(len(k))
                 p = walk.add(np.where(seen, count.product(q, k.T, seen), -np.inf))
                 walk.acc = walk.acc + count.weighted(p, v, seen)
