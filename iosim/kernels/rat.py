@@ -23,13 +23,15 @@ so key/value heads are as many as heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from iosim.exact import ceil_div, most
 from iosim.kernels.algorithm import STAGES, Algorithm, Call, Parameter, register
-from iosim.kernels.blocks import Extent, strips
+from iosim.kernels.blocks import Extent, Strips, strips
 from iosim.kernels.linear_parts import Chunks, causal_chunks
 from iosim.kernels.programs import Step
+from iosim.masks.sums import floor_sum, steps_below
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
 
 #: tensors as wide as an operand; gates and the log-sum-exp are fp32, as the released layer keeps them
@@ -44,9 +46,9 @@ class Recurrent:
     """sizes, and which heads share keys"""
     chunk: int
     """L"""
-    q_tiles: list[Extent]
+    q_tiles: Strips
     """(first row, rows) of each Q tile"""
-    summary_tiles: list[Extent]
+    summary_tiles: Strips
     """(first chunk, chunks) of each tile of summaries that some token sees"""
 
     @property
@@ -57,21 +59,50 @@ class Recurrent:
     @property
     def gate(self) -> int:
         """w: gate words per token, which keys and values share."""
-        return max(self.cut.problem.shape.head_dim, self.cut.problem.shape.head_dim_v)
+        return most(self.cut.problem.shape.head_dim, self.cut.problem.shape.head_dim_v)
 
     @property
     def pair_elements(self) -> int:
         """e = d + d_v."""
         return self.cut.problem.pair_elements
 
-    def visited(self, tile: Extent) -> list[Extent]:
+    def visited(self, tile: Extent) -> Sequence[Extent]:
         """Tiles of summaries that the last row of a Q tile sees a part of."""
-        seen = (tile[0] + tile[1] - 1) // self.chunk
-        return self.summary_tiles[: -(-seen // self.summary_tiles[0][1])] if seen else []
+        return self.summary_tiles[: ceil_div((tile[0] + tile[1] - 1) // self.chunk, self.summary_tiles.width)]
+
+    def walks(self) -> Walks:
+        """Sums over the visited tiles of all Q tiles: floors of a line in the tile's number, all but the last tile's."""
+        rows, cols, seen = self.q_tiles.width, self.summary_tiles.width, self.summary_tiles.extent
+        others, span = self.q_tiles.number - 1, self.chunk * cols
+        start, most_tiles = rows - 1 + self.chunk * (cols - 1), self.summary_tiles.number
+        tiles = floor_sum(others, rows, start, span)
+        clipped = others - steps_below(others, rows, start, most_tiles * span)  # those that reach the short last tile
+        summaries = cols * tiles - clipped * (most_tiles * cols - seen)
+        last = self.tokens - others * rows
+        return Walks(
+            tiles=tiles + most_tiles,
+            tile_rows=tiles * rows + most_tiles * last,
+            summaries=summaries + seen,
+            area=summaries * rows + seen * last,
+        )
 
     def moved(self, tensor: str, heads: int, read: int = 0, write: int = 0) -> Moved:
         """Elements over so many heads."""
         return Moved(tensor, self.cut.problem.types.bits(LIKE.get(tensor, tensor)), heads * read, heads * write)
+
+
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """Sums over pairs of a Q tile and a tile of summaries that it visits."""
+
+    tiles: int
+    """pairs"""
+    tile_rows: int
+    """rows of the Q tile"""
+    summaries: int
+    """summaries of the tile"""
+    area: int
+    """rows x summaries"""
 
 
 def recurrent_of(call: Call) -> Recurrent:
@@ -99,14 +130,14 @@ def _recurrence(made: Recurrent) -> Launch:
     written = {"K_state": shape.head_dim, "V_state": shape.head_dim_v}
 
     def steps(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(chunks))
+        head, index = divmod(item, chunks.number)
         yield tuple(Touch(tensor, head, *chunks[index], False) for tensor in widths)
         yield tuple(Touch(tensor, head, *chunks[index], True) for tensor in written)
 
     moved = [made.moved(tensor, heads, n * width) for tensor, width in widths.items()]
     moved += [made.moved(tensor, heads, 0, n * width) for tensor, width in written.items()]
-    flop = heads * (made.pair_elements * (3 * n - 2 * len(chunks)) + n * made.gate)
-    program = Program(heads, len(chunks), widths | written, steps)
+    flop = heads * (made.pair_elements * (3 * n - 2 * chunks.number) + n * made.gate)
+    program = Program(heads, chunks.number, widths | written, steps)
     return Launch("recurrence", program.items, Traffic(tuple(moved)), Work(0, flop, flop), program)
 
 
@@ -115,14 +146,13 @@ def _across(made: Recurrent, fused: bool) -> Launch:
     shape, n, heads = made.cut.problem.shape, made.tokens, made.cut.heads
     widths = {"Q": shape.head_dim, "K_state": shape.head_dim, "V_state": shape.head_dim_v}
     written = {"O": shape.head_dim_v} if fused else {"O_across": shape.head_dim_v, "LSE": 1}
-    walks = [made.visited(tile) for tile in made.q_tiles]
-    summaries, own = sum(size for walk in walks for _, size in walk), n * fused
+    walks, own = made.walks(), n * fused
 
     def steps(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(made.q_tiles))
+        head, index = divmod(item, made.q_tiles.number)
         at, owner = made.q_tiles[index], made.cut.kv_head(head)
         yield (Touch("Q", head, *at, False),)
-        for first, size in walks[index]:
+        for first, size in made.visited(at):
             ends = [(chunk + 1) * made.chunk - 1 for chunk in range(first, first + size)]
             yield tuple(Touch(tensor, owner, end, 1, False) for tensor in ("K_state", "V_state") for end in ends)
         if fused:
@@ -130,25 +160,23 @@ def _across(made: Recurrent, fused: bool) -> Launch:
         yield tuple(Touch(tensor, head, *at, True) for tensor in written)
 
     moved = [made.moved("Q", heads, n * shape.head_dim)]
-    moved += [made.moved(t, heads, (summaries + own) * widths[t]) for t in ("K_state", "V_state")]
+    moved += [made.moved(t, heads, (walks.summaries + own) * widths[t]) for t in ("K_state", "V_state")]
     moved += [made.moved(tensor, heads, 0, n * width) for tensor, width in written.items()]
     each = 2 * made.pair_elements
-    tiles = list(zip(made.q_tiles, walks, strict=True))
-    area = sum(rows * size for (_, rows), walk in tiles for _, size in walk)
     work = Work(
-        tile_pairs=sum(map(len, walks)),
+        tile_pairs=walks.tiles,
         flop=each * (_pairs(n, made.chunk) + own),
-        flop_executed=each * (area + own),
-        exp=area + own,
-        exp_rescale=sum(rows * len(walk) for (_, rows), walk in tiles) + own,
+        flop_executed=each * (walks.area + own),
+        exp=walks.area + own,
+        exp_rescale=walks.tile_rows + own,
     )
-    program = Program(heads, len(tiles), widths | written, steps)
+    program = Program(heads, made.q_tiles.number, widths | written, steps)
     return Launch("across", program.items, Traffic(tuple(moved)), work * heads, program)
 
 
 def _pairs(tokens: int, chunk: int) -> int:
     """Pairs of a token and a chunk before its own."""
-    whole, rest = divmod(tokens, chunk)
+    whole, rest = tokens // chunk, tokens % chunk
     return chunk * whole * (whole - 1) // 2 + rest * whole
 
 
@@ -159,14 +187,14 @@ def _merge(made: Recurrent) -> Launch:
     widths = {"Q": d, "K_state": d, "V_state": d_v, "O_across": d_v, "LSE": 1, "O": d_v}
 
     def steps(item: int) -> Iterator[Step]:
-        head, index = divmod(item, len(made.q_tiles))
+        head, index = divmod(item, made.q_tiles.number)
         at, owner = made.q_tiles[index], {"K_state": made.cut.kv_head(head), "V_state": made.cut.kv_head(head)}
         yield tuple(Touch(tensor, owner.get(tensor, head), *at, False) for tensor in widths if tensor != "O")
         yield (Touch("O", head, *at, True),)
 
     moved = [made.moved(tensor, heads, n * width) for tensor, width in widths.items() if tensor != "O"]
     work = Work(0, n * (2 * d + 3 * d_v), n * (2 * d + 3 * d_v), n, n) * heads
-    program = Program(heads, len(made.q_tiles), widths, steps)
+    program = Program(heads, made.q_tiles.number, widths, steps)
     return Launch("merge", program.items, Traffic((*moved, made.moved("O", heads, 0, n * d_v))), work, program)
 
 
