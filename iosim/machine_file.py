@@ -17,7 +17,7 @@ from iosim.machine_parts import CORE_LEVELS, DTYPES, LEVELS, UNITS, ComputeUnit,
 
 ARCHITECTURES = (
     *("volta", "turing", "ampere", "ada", "hopper", "blackwell", "blackwell-consumer"),
-    *("cdna2", "cdna3", "cdna4", "xe2", "ascend", "tpu", "gaudi", "apple", "cpu", "other"),
+    *("cdna2", "cdna3", "cdna4", "xe2", "ascend", "tpu", "gaudi", "spatial-array", "apple", "cpu", "other"),
 )
 SIZES = ("capacity", "unified_capacity", "per_block", "line", "sector", "effective_capacity")
 OTHER = {

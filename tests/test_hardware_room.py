@@ -176,10 +176,11 @@ def test_every_collected_fact_is_in_the_file(name: str) -> None:
             assert any(abs(value - each) <= 1e-9 * value for each in values), (row["field"], row["value"], values)
 
 
-def test_all_devices_of_the_table_and_five_more_are_there() -> None:
+def test_all_devices_of_the_table_and_six_more_are_there() -> None:
     keys = {device(row["device"]).key for row in rows()}
     assert len(keys) == 47
-    assert set(device_names()) == keys | {"gb10", "l20", "rtx-a5000", "arc-pro-b60", "rtx-pro-6000-blackwell-server"}
+    others = {"gb10", "l20", "rtx-a5000", "arc-pro-b60", "rtx-pro-6000-blackwell-server", "fusemax-cloud"}
+    assert set(device_names()) == keys | others
 
 
 @pytest.mark.parametrize("name", device_names())

@@ -58,6 +58,8 @@ def hbm_traffic(schedule: Schedule, device: Device) -> HbmTraffic | None:
     cache = device.cache_before("hbm")
     capacity = usable_bytes(cache) if cache else 0
     core = schedule.traffic
+    if cache is None and schedule.multicast == 1:
+        return HbmTraffic(core, "closed form: no cache before main memory, every request reaches it", True)
     if cache and footprint_bytes(schedule) <= capacity:
         return HbmTraffic(once(schedule, core), f"closed form: all tensors fit the {cache.name}", True)
     if schedule.algorithm in MATERIALISING:

@@ -141,6 +141,10 @@ def _fit(file: KernelFile, call: Call, device: Device | None, rule: TileRule | N
 
 def lacks(working_set: WorkingSet, device: Device) -> str | None:
     """What a core of the device lacks for this working set, in words; None when it fits or only caches hold it."""
+    if device.kind == "tpu":
+        buffer = device.level("vmem").capacity_bytes if device.has_level("vmem") else None
+        fits = buffer is None or working_set.total_bytes <= buffer
+        return None if fits else f"{binary_bytes(working_set.total_bytes)} of {binary_bytes(buffer or 0)} vector memory"
     if device.kind not in ("gpu", "npu"):
         return None
     name, words = ("l1", "L1 per core") if device.kind == "npu" else ("shared", "shared memory per block")

@@ -125,7 +125,7 @@ def test_a_v100_is_given_what_exists_there() -> None:
 
 @pytest.mark.parametrize("name", kernel_names())
 def test_what_exists_instead_is_a_kernel_with_a_tile_there(name: str) -> None:
-    devices = {"volta": V100, "turing": "t4", "cpu": "epyc-9654"}
+    devices = {"volta": V100, "turing": "t4", "cpu": "epyc-9654", "spatial-array": "fusemax-cloud"}
     for architecture, others in load_kernel(name).instead.items():
         for other in others:
             load_kernel(other).rule(problem(64, 64, 64), load_device(devices[architecture]))
