@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from iosim.measure.cases import Case
+    from iosim.measure.counting import Counted
+    from iosim.measure.measuring import Machine, Outcome
+
+#: share of a budget that times may take where counters are asked for too
+TIMES_SHARE = 0.6
 
 
 @click.command("measure")
@@ -12,53 +24,212 @@ import click
     "--device", "where", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What to measure."
 )
 @click.option("--budget", default="8m", show_default=True, metavar="TIME", help="Stop starting cases after so long.")
+@click.option("-o", "--output", metavar="FILE.csv", help="Written row by row; a second run goes on in it.")
+@click.option("--counters", is_flag=True, help="On CUDA: bytes at main memory and L2 too, by Nsight Compute.")
 @click.option(
-    "-o", "--output", required=True, metavar="FILE.csv", help="Written row by row; a second run goes on in it."
+    "--as",
+    "name",
+    default="",
+    metavar="NAME|PATH",
+    help="Device file of this machine, written in each row. Default: by its name.",
 )
-@click.option("--as", "name", default="", metavar="NAME|PATH", help="Device file of this machine, written in each row.")
-@click.option("--profile", is_flag=True, help="For Nsight Compute: one call per case in an NVTX range, no times.")
+@click.option(
+    "--only", default="", metavar="NAME[,NAME]", help="Experiments (E1, use, ...) or runners (sdpa-flash, ...)."
+)
+@click.option("--list", "listing", is_flag=True, help="Show the cases in the order in which they run, and stop.")
+@click.option("--retry", is_flag=True, help="Measure again what failed before.")
+@click.option("--profile", metavar="all|FILE", help="Under a profiler: one call per case in an NVTX range, no times.")
+@click.option("--merge", metavar="NCU.csv", help="Counters taken by hand with --profile: put them into FILE.csv.")
 @click.option("--metrics", is_flag=True, help="Print what Nsight Compute should be asked for, and stop.")
-def command(where: str, budget: str, output: str, name: str, profile: bool, metrics: bool) -> None:
+def command(
+    where: str, budget: str, output: str | None, counters: bool, name: str, only: str, listing: bool, retry: bool,
+    profile: str | None, merge: str | None, metrics: bool,
+) -> None:  # fmt: skip
     """Run real attention kernels here, on a CPU or a CUDA GPU, and write what they took.
 
-    On a CPU tiled and unfused attention, compiled; on CUDA what PyTorch has, FlexAttention, and a Triton kernel whose
-    tile, direction and grid order are free. A run goes on where another with the same file stopped.
+    On a CPU tiled and unfused attention, compiled, and PyTorch's where it is installed; on CUDA what PyTorch and the
+    FlashAttention packages have, FlexAttention, and a Triton kernel whose tile, direction and order are free. A run goes on
+    where another with the same file stopped; docs/how-to/measure-on-a-gpu.md says what each case settles.
 
     \b
     Examples:
       iosim measure --device cpu --budget 2s -o cpu.csv
-      iosim measure --device cuda --budget 8m -o gpu.csv --as h200-sxm
-      ncu --nvtx --profile-from-start off --clock-control none --csv --metrics gpu__time_duration.sum,dram__bytes_read.sum \\
-          python cli.py measure --device cuda --profile -o none.csv
+      iosim measure --device cuda --budget 8m -o gpu.csv
+      iosim measure --device cuda --counters --budget 8m -o gpu.csv
+      iosim measure --device cuda --only E1,E7 --list
     """
     from pathlib import Path
 
-    from iosim.measure.cases import cpu_cases, cuda_cases
-    from iosim.measure.cpu import CpuMachine
-    from iosim.measure.cuda import METRICS, CudaMachine
-    from iosim.measure.measuring import measure, seconds
+    from iosim.errors import UsageError
+    from iosim.measure.measuring import seconds
 
-    if metrics:
-        click.echo(",".join(METRICS))
-        return
     limit = seconds(budget)
+    if metrics:
+        from iosim.measure.counting import metrics as names
 
-    def progress(case: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{case}", err=True, nl=False)
+        click.echo(",".join(names()))
+        return
+    if where == "cpu" and (counters or profile or merge):
+        raise UsageError("counters are read on CUDA only", "--device cpu")
+    if listing:
+        click.echo(_listed(_cases(where, None, only)), nl=False)
+        return
+    if profile:
+        _profile(profile, only, limit)
+        return
+    if output is None:
+        raise UsageError("where to?", "-o", "-o FILE.csv")
+    if Path(output).suffix != ".csv":
+        raise UsageError(f"writes CSV, not {Path(output).suffix or 'a file without a suffix'}", "-o", "-o FILE.csv")
+    if merge:
+        _merge(Path(merge), Path(output))
+        return
+    _measure(where, Path(output), name, only, retry, limit, counters)
 
-    if where == "cpu":
-        outcome = measure(CpuMachine(), cpu_cases(), Path(output), name or "cpu", "fp32", limit, progress)
-    else:
-        machine = CudaMachine.find()
-        cases = list(cuda_cases(machine.cores))
-        if profile:
-            for case in cases:
-                machine.profile(case)
-            return
-        outcome = measure(machine, cases, Path(output), name or "cuda", "bf16", limit, progress)
+
+def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: float, counters: bool) -> None:
+    from time import monotonic
+
+    from iosim.measure.counting import count
+    from iosim.measure.measuring import measure
+
+    start, machine = monotonic(), _machine(where)
+    cases = _cases(where, machine, only)
+    device = name or _device(where, machine)
+    times = limit * TIMES_SHARE if counters else limit
+    _report(measure(machine, cases, path, device, times, _progress(), retry), path)
+    if counters:
+        machine.release()
+        _report_counted(
+            count({case.key for case in cases}, path, _child(), limit - (monotonic() - start), _progress()), path
+        )
+
+
+def _machine(where: str) -> Machine:
+    from iosim.measure.cpu import CpuMachine
+    from iosim.measure.cuda import CudaMachine
+
+    return CudaMachine.find() if where == "cuda" else CpuMachine()
+
+
+def _cases(where: str, machine: Machine | None, only: str) -> list[Case]:
+    """Cases for a machine; without one, those of an H100.
+
+    Raises:
+        UsageError: no case has such a name.
+    """
+    from iosim.errors import UsageError, did_you_mean
+    from iosim.measure.cases import cpu_cases
+    from iosim.measure.cpu import has_pytorch
+    from iosim.measure.cuda import CudaMachine
+    from iosim.measure.experiments import cuda_cases, selected
+
+    board = machine.board() if isinstance(machine, CudaMachine) else None
+    every = list(cuda_cases(board) if where == "cuda" else cpu_cases(has_pytorch()))
+    words = [word for word in only.split(",") if word.strip()]
+    known = {each for case in every for each in (case.experiment, case.kernel) if each}
+    for word in words:
+        if word.strip().lower() not in {each.lower() for each in known}:
+            raise UsageError(f"no case is called {word.strip()!r}", "--only", did_you_mean(word.strip(), known))
+    return selected(every, words)
+
+
+def _device(where: str, machine: Machine) -> str:
+    from iosim.measure.boards import device_of
+
+    return where if where == "cpu" else device_of(machine.facts()["board"]) or where
+
+
+def _progress() -> Callable[[str], None] | None:
+    if not sys.stderr.isatty():
+        return None
+    return lambda line: click.echo(f"\r\x1b[K{line[:100]}", err=True, nl=False)
+
+
+def _child() -> list[str]:
+    """This program, profiling: the file of cases comes behind it."""
+    return [sys.executable, "-m", "iosim", "measure", "--device", "cuda", "--profile"]
+
+
+def _profile(which: str, only: str, limit: float) -> None:
+    """One call per case, in the order given; what fails is said and passed over."""
+    import json
+    from pathlib import Path
+    from time import monotonic
+
+    from iosim.errors import FileError
+    from iosim.measure.cuda import CudaMachine
+
+    machine, start = CudaMachine.find(), monotonic()
+    cases = _cases("cuda", machine, only)
+    if which != "all":
+        try:
+            wanted = set(json.loads(Path(which).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise FileError(f"no list of cases: {error}", which, "--profile all") from None
+        cases = [case for case in cases if case.label in wanted]
+    for case in cases:
+        if monotonic() - start > limit:
+            click.echo("the budget is spent", err=True)
+            break
+        try:
+            machine.profile(case)
+        except Exception as error:  # kernels, compilers and drivers raise whatever they like
+            click.echo(f"{case.key}: {type(error).__name__}: {error}"[:300], err=True)
+        if not machine.release():
+            break
+
+
+def _merge(ncu: Path, path: Path) -> None:
+    from iosim.errors import FileError
+    from iosim.measure.counting import merge
+    from iosim.measure.nsight import parse_nsight
+
+    try:
+        text = ncu.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", str(ncu)) from None
+    filled = merge(path, parse_nsight(text, str(ncu)))
+    click.echo(f"{filled} rows of {path} got their counters", err=True)
+
+
+def _listed(cases: Sequence[Case]) -> str:
+    from iosim.render.text import table
+
+    rows = [
+        [case.experiment or "-", case.kernel, str(case.batch), f"{case.heads}/{case.kv_heads}", str(case.head_dim),
+         f"{case.seq_q} x {case.seq_kv}", case.mask, f"{case.tile_q}x{case.tile_kv}" if case.tile_q else "-", case.order,
+         case.grid, case.pick]
+        for case in cases
+    ]  # fmt: skip
+    names = ["experiment", "runner", "batch", "heads", "d", "queries x keys", "mask", "tile", "order", "grid", "pick"]
+    return table(names, rows, left=2) + "\n"
+
+
+def _report(outcome: Outcome, path: Path) -> None:
+    """What was done; an early end has its own exit code.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted. AbsentError: the GPU stopped answering.
+    """
+    from iosim.errors import AbsentError
+
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
     click.echo(
-        f"{outcome.measured} cases measured, {outcome.failed} failed, {outcome.before} were in {output}, "
+        f"{outcome.measured} cases measured, {outcome.failed} failed, {outcome.before} were in {path}, "
         f"{outcome.left} left for another run",
         err=True,
     )
+    if outcome.stopped == "interrupted":
+        raise KeyboardInterrupt
+    if outcome.stopped == "lost":
+        raise AbsentError("the GPU no longer answers", "--device cuda", "what was measured is kept; run again to go on")
+
+
+def _report_counted(counted: Counted, path: Path) -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
+    click.echo(f"{counted.counted} rows of {path} got their counters, {counted.left} left for another run", err=True)
+    for name in counted.refused:
+        click.echo(f"this Nsight Compute has no counter for {name}", err=True)

@@ -1,9 +1,9 @@
-"""Times of repeated calls as three numbers."""
+"""Times of repeated calls as three numbers, and what else a run says of a case."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,16 @@ class Timing:
     """80th percentile"""
     runs: int
     """how many"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One case."""
+
+    times: Mapping[str, Timing]
+    """by state of the last cache: warm | cold"""
+    about: Mapping[str, object] = field(default_factory=dict)
+    """further columns: clock, registers, error of the result"""
 
 
 def timing_of(times_s: Sequence[float]) -> Timing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import time
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iosim.errors import CheckError
+from iosim.errors import AbsentError, CheckError, UsageError
 from iosim.measure.cases import Case
-from iosim.measure.clock import Timing, timing_of
+from iosim.measure.clock import Measured, timing_of
 
 Array = NDArray[np.float32]
 #: relative error against a double-precision softmax beyond which a kernel is wrong
@@ -32,11 +33,11 @@ class CpuMachine:
             "versions": f"python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}",
         }
 
-    def run(self, case: Case, limit_s: float) -> dict[str, Timing]:
-        """Times by state of the cache; only warm here.
+    def run(self, case: Case, limit_s: float) -> Measured:
+        """Times; caches are warm.
 
         Raises:
-            CheckError: the kernel's result is wrong.
+            CheckError: the kernel's result is wrong. AbsentError: a library is missing.
         """
         q, k, v = tensors(case)
         call = runner(case, q, k, v)
@@ -44,7 +45,11 @@ class CpuMachine:
         wrong = error_of(case, q, k, v, made)
         if not wrong < TOLERANCE:
             raise CheckError(f"{case.kernel} is wrong by {wrong:.1e}", case.key)
-        return {"warm": timing_of(_repeated(call, limit_s))}
+        return Measured({"warm": timing_of(_repeated(call, limit_s))}, {"error_of_result": f"{wrong:.1e}"})
+
+    def release(self) -> bool:
+        """Nothing to give back."""
+        return True
 
 
 def _repeated(call: Callable[[], Array], limit_s: float) -> list[float]:
@@ -75,8 +80,38 @@ def runner(case: Case, q: Array, k: Array, v: Array) -> Callable[[], Array]:
     window = int(case.mask.partition(":")[2] or case.seq_kv)
     if case.kernel == "cpu-unfused":
         return lambda: unfused(q, k, v, group, causal, window)
+    if case.kernel == "cpu-sdpa":
+        return _pytorch(case, q, k, v)
     sawtooth = case.order == "sawtooth"
     return lambda: tiled(q, k, v, group, case.tile_q, case.tile_kv, causal, window, sawtooth)
+
+
+def has_pytorch() -> bool:
+    """Whether PyTorch is installed; it is not loaded for the answer."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def _pytorch(case: Case, q: Array, k: Array, v: Array) -> Callable[[], Array]:
+    """PyTorch's attention on one core.
+
+    Raises:
+        AbsentError: it is not installed. UsageError: a mask that it lacks.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise AbsentError("PyTorch is not installed", case.kernel, "pip install torch") from None
+    if case.mask not in ("full", "causal") or case.kv_heads != case.heads:
+        raise UsageError("measured with a full or causal mask and as many key/value heads as heads", case.kernel)
+    torch.set_num_threads(1)
+    tensors = [torch.from_numpy(each).reshape(case.batch, -1, *each.shape[1:]) for each in (q, k, v)]
+
+    def call() -> Array:
+        made = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=case.mask == "causal")
+        flat: Array = made.reshape(q.shape).numpy()
+        return flat
+
+    return call
 
 
 def error_of(case: Case, q: Array, k: Array, v: Array, made: Array) -> float:

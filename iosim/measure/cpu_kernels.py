@@ -37,9 +37,10 @@ def tiled(q, k, v, group, tile_q, tile_kv, causal, window, sawtooth):  # type: i
     scale = np.float32(1.0 / np.sqrt(d))
     out = np.empty_like(q)
     s = np.empty((tile_q, tile_kv), np.float32)
+    blocks = -(-n_q // tile_q)
     for head in range(heads):
         keys_of, values_of = k[head // group], v[head // group]
-        for block in range(-(-n_q // tile_q)):
+        for block in range(blocks):
             begin = block * tile_q
             rows = min(tile_q, n_q - begin)
             largest = np.full(rows, np.float32(-np.inf))
@@ -49,7 +50,7 @@ def tiled(q, k, v, group, tile_q, tile_kv, causal, window, sawtooth):  # type: i
             _, high = _visible(begin + rows - 1, n_q, n_kv, causal, window)
             first_tile, tiles = low // tile_kv, -(-high // tile_kv)
             for step in range(first_tile, tiles):
-                tile = first_tile + tiles - 1 - step if sawtooth and block % 2 else step
+                tile = first_tile + tiles - 1 - step if sawtooth and (head * blocks + block) % 2 else step
                 first = tile * tile_kv
                 keys = min(tile_kv, n_kv - first)
                 _scores(q[head, begin : begin + rows], keys_of, s, rows, first, keys, scale)

@@ -1,34 +1,31 @@
-"""Runs cases on a CUDA GPU with PyTorch and Triton: times by events, last cache warm and flushed.
-
-Counters: run the same command under Nsight Compute with `--profile`, which wraps each case in an NVTX range and one
-profiled call.
-"""
+"""Runs cases on a CUDA GPU with PyTorch and Triton: times by events, last cache warm and flushed; ranges for a profiler."""
 
 from __future__ import annotations
 
+import gc
+import importlib.metadata
+import importlib.util
 import math
+import subprocess
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from iosim.errors import AbsentError, CheckError
-from iosim.measure.cases import Case
-from iosim.measure.clock import Timing, timing_of
+from iosim.measure.cases import PROBES, Case
+from iosim.measure.clock import Measured, timing_of
+from iosim.measure.cuda_calls import Call, make_call
+from iosim.measure.experiments import PACKAGES, Board
 
+#: relative error against single precision on some rows beyond which a kernel is wrong
 TOLERANCE = 2e-2
-#: bytes written to push everything out of the last cache, at least; four times its size where that is more
+#: bytes read to push everything out of the last cache, at least; four times its size where that is more
 FLUSH_BYTES = 256 << 20
-BACKENDS = {
-    "sdpa-flash": "FLASH_ATTENTION",
-    "sdpa-cudnn": "CUDNN_ATTENTION",
-    "sdpa-efficient": "EFFICIENT_ATTENTION",
-    "sdpa-math": "MATH",
-}
-#: what Nsight Compute is asked for, in one pass
-METRICS = (
-    "gpu__time_duration.sum", "dram__bytes_read.sum", "dram__bytes_write.sum",
-    "lts__t_sectors_srcunit_tex_op_read.sum", "lts__t_sectors_srcunit_tex_op_read_lookup_hit.sum",
-)  # fmt: skip
+#: clocks that the GPU idles before a timed call, so that the processor's launches are not in the time
+SPIN_CLOCKS = 300_000
+FEWEST, MOST = 3, 100
+DISTRIBUTIONS = ("triton", "flash_attn", "flash_attn_3", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,9 @@ class CudaMachine:
     torch: Any
     """the library"""
     scratch: Any
-    """memory written between calls to flush the last cache"""
+    """memory read between calls to flush the last cache: reads leave no lines behind that must be written back"""
+    place: str = "cuda"
+    """PyTorch's name of the device"""
 
     @classmethod
     def find(cls) -> CudaMachine:
@@ -53,10 +52,18 @@ class CudaMachine:
             raise AbsentError(
                 "PyTorch is not installed", "--device cuda", "pip install torch, or --device cpu"
             ) from None
-        if not torch.cuda.is_available():
+        except OSError as error:  # a library that PyTorch loads is missing
+            raise AbsentError(f"PyTorch cannot be loaded: {error}", "--device cuda") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an old driver warns, and the answer says no more than this
+            seen = torch.cuda.is_available()
+        if not seen:
             raise AbsentError("PyTorch sees no CUDA GPU", "--device cuda", "--device cpu measures this processor")
         cache = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0)
-        scratch = torch.empty(max(FLUSH_BYTES, 4 * cache), dtype=torch.int8, device="cuda")
+        try:
+            scratch = torch.zeros(max(FLUSH_BYTES, 4 * cache) // 4, dtype=torch.float32, device="cuda")
+        except RuntimeError as error:
+            raise AbsentError(f"the GPU cannot be used: {_first_line(error)}", "--device cuda") from None
         return cls(torch, scratch)
 
     @property
@@ -64,122 +71,151 @@ class CudaMachine:
         """Streaming multiprocessors."""
         return int(self.torch.cuda.get_device_properties(0).multi_processor_count)
 
+    def board(self) -> Board:
+        """What cases are sized for."""
+        properties = self.torch.cuda.get_device_properties(0)
+        cache = int(getattr(properties, "L2_cache_size", 0)) or Board().l2_bytes
+        packages = frozenset(name for name, module in PACKAGES.items() if _installed(module))
+        return Board(self.cores, cache, packages, int(getattr(properties, "major", 0)) >= 9)
+
     def facts(self) -> dict[str, str]:
         """What stands in each row."""
-        board = self.torch.cuda.get_device_properties(0)
+        board, torch = self.torch.cuda.get_device_properties(0), self.torch
+        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": _cudnn(torch)}
+        versions |= {name: _version(name) for name in DISTRIBUTIONS}
+        driver, _, most = _smi("driver_version,clocks.max.sm").partition(",")
         return {
             "board": f"{board.name}, {board.multi_processor_count} SM, {board.total_memory >> 20} MiB",
-            "versions": f"torch {self.torch.__version__}, cuda {self.torch.version.cuda}",
-            "clock_mhz": _smi("clocks.sm,clocks.max.sm"),
+            "l2_bytes": str(getattr(board, "L2_cache_size", "")),
+            "driver": driver.strip(),
+            "max_clock_mhz": most.strip(),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         }
 
-    def run(self, case: Case, limit_s: float) -> dict[str, Timing]:
+    def run(self, case: Case, limit_s: float) -> Measured:
         """Times with the last cache warm and flushed.
 
         Raises:
-            CheckError: a wrong result. AbsentError: Triton is missing. RuntimeError: the kernel refuses the shape.
+            CheckError: a wrong result. AbsentError: a library is missing. Whatever a kernel raises that refuses the shape.
         """
-        call, tensors = self._runner(case)
-        wrong = self._error(case, tensors, call())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                call = make_call(self, case)
+                made = call.run()
+            except RuntimeError as error:
+                if not said:
+                    raise
+                why = "; ".join(_first_line(each.message) for each in said)  # which backend refused, and why
+                raise RuntimeError(f"{_first_line(error)}; {why}") from error
+        wrong = 0.0 if case.kernel in PROBES else self.error(case, call, made)
         if not wrong < TOLERANCE:
             raise CheckError(f"{case.kernel} is wrong by {wrong:.1e}", case.key)
-        return {
-            "warm": timing_of(self._times(call, None, limit_s)),
-            "cold": timing_of(self._times(call, self.scratch.zero_, limit_s)),
+        times = {
+            "warm": timing_of(self.times(call.run, None, limit_s)),
+            "cold": timing_of(self.times(call.run, self.scratch.sum, limit_s)),
         }
+        return Measured(times, {**call.about, "error_of_result": f"{wrong:.1e}", "clock_mhz": _smi("clocks.sm")})
 
     def profile(self, case: Case) -> None:
-        """One call inside the profiler's range, in an NVTX range named after the case."""
-        call, _ = self._runner(case)
-        call()
-        self.torch.cuda.synchronize()
-        self.torch.cuda.nvtx.range_push(case.key)
-        self.torch.cuda.profiler.start()
-        call()
-        self.torch.cuda.synchronize()
-        self.torch.cuda.profiler.stop()
-        self.torch.cuda.nvtx.range_pop()
+        """One call inside the profiler's range, in an NVTX range named after the case.
 
-    def _times(self, call: Callable[[], Any], before: Callable[[], Any] | None, limit_s: float) -> list[float]:
-        """Seconds between events around each call; `before` runs outside them."""
+        Raises:
+            As `run`.
+        """
+        call = make_call(self, case)
+        call.run()
+        self.torch.cuda.synchronize()
+        self.torch.cuda.nvtx.range_push(case.label)
+        self.torch.cuda.profiler.start()
+        try:
+            call.run()
+            self.torch.cuda.synchronize()
+        finally:
+            self.torch.cuda.profiler.stop()
+            self.torch.cuda.nvtx.range_pop()
+
+    def release(self) -> bool:
+        """Give the memory of the last case back; whether the GPU still answers."""
+        gc.collect()
+        try:
+            self.torch.cuda.synchronize()
+            self.torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+        return True
+
+    def times(self, call: Callable[[], Any], flush: Callable[[], Any] | None, limit_s: float) -> list[float]:
+        """Seconds between events around each call; `flush` and a spin run before, outside them."""
+        once = max(self._timed(call, flush, 1)[0], self._timed(call, flush, 1)[0])
+        each = once + (4e-4 if flush else 2e-4)
+        return self._timed(call, flush, max(FEWEST, min(MOST, int(limit_s / each))))
+
+    def _timed(self, call: Callable[[], Any], flush: Callable[[], Any] | None, runs: int) -> list[float]:
         cuda = self.torch.cuda
-        for _ in range(3):
-            call()
-        times: list[float] = []
-        spent = 0.0
-        while len(times) < 7 or (len(times) < 100 and spent < limit_s):
-            if before is not None:
-                before()
+        spin = getattr(cuda, "_sleep", None)
+        events = []
+        for _ in range(runs):
+            if flush is not None:
+                flush()
+            if spin is not None:
+                spin(SPIN_CLOCKS)
             start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
             start.record()
             call()
             end.record()
-            cuda.synchronize()
-            times.append(start.elapsed_time(end) / 1e3)
-            spent += times[-1] + (1e-3 if before else 0)
-        return times
+            events.append((start, end))
+        cuda.synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in events]
 
-    def _runner(self, case: Case) -> tuple[Callable[[], Any], tuple[Any, Any, Any]]:
-        torch = self.torch
+    def error(self, case: Case, call: Call, made: Any) -> float:
+        """Largest relative error of some rows of the first and of the last head against single precision."""
+        torch, group = self.torch, case.heads // case.kv_heads
+        result, errors = call.result(made), []
+        rows = torch.linspace(0, case.seq_q - 1, min(64, case.seq_q), device=self.place).long()
+        for batch, head in {(0, 0), (case.batch - 1, case.heads - 1)}:
+            q, k, v = (
+                each[batch, index].float()
+                for each, index in zip(call.tensors, (head, head // group, head // group), strict=True)
+            )
+            scores = q[rows] @ k.T / math.sqrt(case.head_dim)
+            if case.mask != "full":
+                keys = torch.arange(case.seq_kv, device=self.place)[None, :]
+                aligned = rows[:, None] + case.seq_kv - case.seq_q
+                window = int(case.mask.partition(":")[2] or case.seq_kv)
+                scores = scores.masked_fill((keys > aligned) | (keys <= aligned - window), -math.inf)
+            exact = torch.softmax(scores, -1) @ v
+            errors.append(float((result[batch, head][rows].float() - exact).norm() / exact.norm()))
+        return math.nan if any(map(math.isnan, errors)) else max(errors)
 
-        def make(heads: int, length: int) -> Any:
-            return torch.randn(case.batch, heads, length, case.head_dim, device="cuda", dtype=torch.bfloat16)
 
-        q, k, v = make(case.heads, case.seq_q), make(case.kv_heads, case.seq_kv), make(case.kv_heads, case.seq_kv)
-        if case.kernel == "triton-tiled":
-            from iosim.measure.triton_tiled import tiled_attention
+def _first_line(error: object) -> str:
+    return str(error).strip().partition("\n")[0][:160]
 
-            return (lambda: tiled_attention(q, k, v, case)), (q, k, v)
-        if case.kernel == "flex":
-            return self._flex(case, q, k, v), (q, k, v)
-        return self._library(case, q, k, v), (q, k, v)
 
-    def _library(self, case: Case, q: Any, k: Any, v: Any) -> Callable[[], Any]:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except Exception:  # a package that fails to import is not there for us
+        return False
 
-        backend = getattr(SDPBackend, BACKENDS[case.kernel])
-        options: dict[str, Any] = {"is_causal": case.mask == "causal"}
-        if case.kv_heads != case.heads:
-            options["enable_gqa"] = True
 
-        def call() -> Any:
-            with sdpa_kernel(backend):
-                return self.torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
-        return call
 
-    def _flex(self, case: Case, q: Any, k: Any, v: Any) -> Callable[[], Any]:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-        window = int(case.mask.partition(":")[2] or case.seq_kv)
-        offset = case.seq_kv - case.seq_q
-
-        def visible(b: Any, h: Any, query: Any, key: Any) -> Any:
-            return (key <= query + offset) & (key > query + offset - window)
-
-        mask = None if case.mask == "full" else create_block_mask(visible, None, None, case.seq_q, case.seq_kv)
-        compiled = self.torch.compile(flex_attention)
-        return lambda: compiled(q, k, v, block_mask=mask, enable_gqa=case.kv_heads != case.heads)
-
-    def _error(self, case: Case, tensors: tuple[Any, Any, Any], made: Any) -> float:
-        """Relative error of some rows of the first head against single precision."""
-        torch = self.torch
-        q, k, v = (each[0, 0].float() for each in tensors)
-        rows = torch.linspace(0, case.seq_q - 1, min(64, case.seq_q), device=q.device).long()
-        scores = q[rows] @ k.T / math.sqrt(case.head_dim)
-        if case.mask != "full":
-            keys = torch.arange(case.seq_kv, device=q.device)[None, :]
-            aligned = rows[:, None] + case.seq_kv - case.seq_q
-            window = int(case.mask.partition(":")[2] or case.seq_kv)
-            scores = scores.masked_fill((keys > aligned) | (keys <= aligned - window), -math.inf)
-        exact = torch.softmax(scores, -1) @ v
-        return float((made[0, 0][rows].float() - exact).norm() / exact.norm())
+def _cudnn(torch: Any) -> str:
+    try:
+        return str(torch.backends.cudnn.version() or "")
+    except (AttributeError, RuntimeError):
+        return ""
 
 
 def _smi(query: str) -> str:
     """One line of nvidia-smi, or empty."""
-    import subprocess
-
     try:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.partition("\n")[0].strip()

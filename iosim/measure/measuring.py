@@ -1,29 +1,20 @@
-"""Runs cases within a budget and writes one CSV row per case and cache state; goes on where a run before stopped."""
+"""Runs cases within a budget; each is on disk before the next starts, and a run goes on where another stopped."""
 
 from __future__ import annotations
 
-import csv
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from iosim.errors import FileError, IosimError, UsageError
+from iosim.errors import FileError, UsageError
 from iosim.measure.cases import Case
-from iosim.measure.clock import Timing
+from iosim.measure.clock import Measured
+from iosim.measure.result_file import Appending, failed_row, measured_rows
 
-COLUMNS = (
-    "case", "device", "kernel", "phase", "dtype", "kv_dtype", "batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv",
-    "mask", "l2", "tile", "order", "grid", "time_s", "time_p20_s", "time_p80_s", "runs", "flop_per_s", "runner", "board",
-    "clock_mhz", "versions", "error",
-)  # fmt: skip
-#: runner -> the catalogue kernel whose schedule it has
-SCHEDULES = {
-    "cpu-tiled": "flash2", "cpu-unfused": "unfused", "sdpa-flash": "flash2", "sdpa-cudnn": "cudnn",
-    "sdpa-efficient": "xformers", "sdpa-math": "unfused", "flex": "flex", "triton-tiled": "triton",
-}  # fmt: skip
 #: seconds of repetitions per case and cache state
 PER_CASE_S = 0.6
 
@@ -34,22 +25,27 @@ class Machine(Protocol):
     def facts(self) -> dict[str, str]:
         """What stands in each row."""
 
-    def run(self, case: Case, limit_s: float) -> dict[str, Timing]:
-        """Times by state of the last cache."""
+    def run(self, case: Case, limit_s: float) -> Measured:
+        """Times by state of the last cache, and what else is known of the case."""
+
+    def release(self) -> bool:
+        """Give memory back; whether the machine still answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run did."""
 
-    measured: int
+    measured: int = 0
     """cases measured now"""
-    failed: int
+    failed: int = 0
     """cases that could not run; their rows say why"""
-    before: int
+    before: int = 0
     """cases found in the file"""
-    left: int
-    """cases that the budget left out"""
+    left: int = 0
+    """cases for another run"""
+    stopped: str = ""
+    """why it ended early, where the budget is not the reason: interrupted | lost"""
 
 
 def seconds(text: str) -> float:
@@ -69,82 +65,55 @@ def measure(
     cases: Iterable[Case],
     path: Path,
     device: str,
-    dtype: str,
     budget_s: float,
     progress: Callable[[str], None] | None = None,
+    retry: bool = False,
 ) -> Outcome:
-    """Measure cases until the budget is spent.
+    """Measure cases until the budget is spent, which a case that has started may overrun.
 
     Args:
-        path: CSV to write or to go on with; each row is on disk before the next case starts.
+        path: CSV to write or to go on with.
         device: catalogue name or path of the device's file, for `iosim validate`.
+        progress: called with what runs next.
+        retry: measure again what failed before.
     Raises:
         FileError: the file exists and is not one of these, or cannot be written.
     """
-    done = _done(path)
     todo = list(cases)
-    measured = failed = 0
     start = time.monotonic()
-    left = 0
-    facts = machine.facts()
-    try:
-        handle = path.open("a", newline="", encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot be written: {error.strerror}", str(path)) from None
-    with handle:
-        writer = csv.DictWriter(handle, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-        if not done and not path.stat().st_size:
-            writer.writeheader()
-        for number, case in enumerate(todo):
-            if case.key in done:
-                continue
+    if not path.parent.is_dir():
+        raise FileError("no such folder", str(path.parent), "make it first")
+    with Appending(path, lambda row: not (retry and row["error"])) as file:
+        done = {row["case"] for row in file.rows}
+        waiting = [case for case in todo if case.key not in done]
+        outcome = Outcome(before=len(todo) - len(waiting), left=len(waiting))
+        facts = machine.facts() if waiting else {}
+        for number, case in enumerate(waiting):
             if time.monotonic() - start > budget_s:
-                left = sum(each.key not in done for each in todo[number:])
                 break
             if progress:
-                progress(case.key)
-            row = {**facts, **_row(case, device, dtype)}
+                progress(f"{number + 1} of {len(waiting)}: {case.experiment} {case.key}".replace("  ", " "))
             try:
-                for l2, timing in machine.run(case, PER_CASE_S).items():
-                    writer.writerow({**row, "l2": l2, **_times(case, timing)})
-                measured += 1
-            except (IosimError, RuntimeError, ImportError, MemoryError) as error:
-                writer.writerow({**row, "error": f"{type(error).__name__}: {error}"[:200].replace("\n", " ")})
-                failed += 1
-            handle.flush()
-    return Outcome(measured, failed, sum(case.key in done for case in todo), left)
+                failed = _one(machine, case, device, facts, file)
+                alive = machine.release()
+            except KeyboardInterrupt:
+                return replace(outcome, stopped="interrupted")
+            outcome = replace(
+                outcome, measured=outcome.measured + (not failed), failed=outcome.failed + failed, left=outcome.left - 1
+            )
+            if not alive:
+                return replace(outcome, stopped="lost")
+    return outcome
 
 
-def _row(case: Case, device: str, dtype: str) -> dict[str, object]:
-    fields = {
-        name: getattr(case, name) for name in ("batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "mask")
-    }
-    tile = f"{case.tile_q}x{case.tile_kv}" if case.tile_q else ""
-    return {
-        "case": case.key, "device": device, "kernel": SCHEDULES[case.kernel], "runner": case.kernel, "phase": case.phase,
-        "dtype": dtype, "kv_dtype": dtype, **fields, "tile": tile, "order": case.order, "grid": case.grid,
-    }  # fmt: skip
-
-
-def _times(case: Case, timing: Timing) -> dict[str, object]:
-    return {
-        "time_s": f"{timing.median_s:.6g}",
-        "time_p20_s": f"{timing.p20_s:.6g}",
-        "time_p80_s": f"{timing.p80_s:.6g}",
-        "runs": timing.runs,
-        "flop_per_s": f"{case.flop / timing.median_s:.5g}",
-    }
-
-
-def _done(path: Path) -> set[str]:
-    """Cases that a file holds already, failed ones included."""
-    if not path.exists() or not path.stat().st_size:
-        return set()
+def _one(machine: Machine, case: Case, device: str, facts: dict[str, str], file: Appending) -> bool:
+    """Measure one case and write it; whether it failed."""
+    now = {**facts, "measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            if "case" not in (reader.fieldnames or []):
-                raise FileError("is not a file of `iosim measure`", str(path), "name another file")
-            return {row["case"] for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"cannot be read: {error}", str(path)) from None
+        file.add(measured_rows(case, device, now, machine.run(case, PER_CASE_S)))
+    except FileError:
+        raise
+    except Exception as error:  # kernels, compilers and drivers raise whatever they like; the row says it
+        file.add([failed_row(case, device, now, error)])
+        return True
+    return False

@@ -11,13 +11,15 @@ import pytest
 
 from iosim.errors import AbsentError, CheckError, FileError, UsageError
 from iosim.masks import Grid, bind, parse_mask
-from iosim.measure.cases import Case, cpu_cases, cuda_cases
-from iosim.measure.clock import Timing, timing_of
+from iosim.measure.cases import Case, cpu_cases
+from iosim.measure.clock import Measured, Timing, timing_of
 from iosim.measure.cpu import CpuMachine, error_of, runner, tensors
 from iosim.measure.cuda import CudaMachine
-from iosim.measure.measuring import COLUMNS, SCHEDULES, measure, seconds
+from iosim.measure.experiments import cuda_cases
+from iosim.measure.measuring import measure, seconds
+from iosim.measure.result_file import COLUMNS, SCHEDULES
 
-SMALL = Case("cpu-tiled", 2, 4, 2, 16, 37, 53, "causal", 8, 16)
+SMALL = Case("cpu-tiled", 2, 4, 2, 16, 37, 53, "causal", 8, 16, dtype="fp32")
 
 
 @pytest.mark.parametrize("mask", ["full", "causal", "window:9", "window:1"])
@@ -49,10 +51,15 @@ class Clockwork:
     def facts(self) -> dict[str, str]:
         return {"board": "clockwork"}
 
-    def run(self, case: Case, limit_s: float) -> dict[str, Timing]:
+    def run(self, case: Case, limit_s: float) -> Measured:
         if case.batch == 3:
             raise RuntimeError("no such shape\nhere")
-        return {"warm": Timing(1.0, 0.9, 1.1, 7), "cold": Timing(2.0, 1.9, 2.1, 7)}
+        if case.batch == 7:
+            raise KeyboardInterrupt
+        return Measured({"warm": Timing(1.0, 0.9, 1.1, 7), "cold": Timing(2.0, 1.9, 2.1, 7)}, {"registers": 99})
+
+    def release(self) -> bool:
+        return True
 
 
 def cases(*batches: int) -> Iterator[Case]:
@@ -66,9 +73,9 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
-    first = measure(Clockwork(), cases(1, 3), path, "cpu", "fp32", 60)
+    first = measure(Clockwork(), cases(1, 3), path, "cpu", 60)
     assert (first.measured, first.failed, first.before, first.left) == (1, 1, 0, 0)
-    second = measure(Clockwork(), cases(1, 3, 5), path, "cpu", "fp32", 60)
+    second = measure(Clockwork(), cases(1, 3, 5), path, "cpu", 60)
     assert (second.measured, second.failed, second.before, second.left) == (1, 0, 2, 0)
     rows = read(path)
     assert [row["l2"] for row in rows] == ["warm", "cold", "", "warm", "cold"]
@@ -77,8 +84,25 @@ def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     assert tuple(rows[0]) == COLUMNS
 
 
+def test_what_failed_is_measured_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.csv"
+    measure(Clockwork(), cases(1, 3), path, "cpu", 60)
+    assert measure(Clockwork(), cases(1, 3), path, "cpu", 60, retry=True).failed == 1
+    assert len(read(path)) == 3
+    monkeypatch.setattr(Clockwork, "run", lambda self, case, limit: Measured({"warm": Timing(1.0, 0.9, 1.1, 7)}))
+    outcome = measure(Clockwork(), cases(1, 3), path, "cpu", 60, retry=True)
+    assert (outcome.measured, outcome.before) == (1, 1)
+    assert [row["error"] for row in read(path)] == ["", "", ""]
+
+
+def test_an_interruption_keeps_what_is_done(tmp_path: Path) -> None:
+    outcome = measure(Clockwork(), cases(1, 7, 2), tmp_path / "out.csv", "cpu", 60)
+    assert (outcome.stopped, outcome.measured, outcome.left) == ("interrupted", 1, 2)
+    assert len(read(tmp_path / "out.csv")) == 2
+
+
 def test_a_spent_budget_leaves_cases_for_another_run(tmp_path: Path) -> None:
-    outcome = measure(Clockwork(), cases(1, 2, 4), tmp_path / "out.csv", "cpu", "fp32", -1.0)
+    outcome = measure(Clockwork(), cases(1, 2, 4), tmp_path / "out.csv", "cpu", -1.0)
     assert (outcome.measured, outcome.left) == (0, 3)
 
 
@@ -86,16 +110,14 @@ def test_another_file_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(FileError, match="not a file of"):
-        measure(Clockwork(), cases(1), path, "cpu", "fp32", 60)
+        measure(Clockwork(), cases(1), path, "cpu", 60)
     assert path.read_text() == "a,b\n1,2\n"
-    with pytest.raises(FileError, match="cannot be written"):
-        measure(Clockwork(), cases(1), tmp_path / "no" / "out.csv", "cpu", "fp32", 60)
+    with pytest.raises(FileError, match="no such folder"):
+        measure(Clockwork(), cases(1), tmp_path / "no" / "out.csv", "cpu", 60)
 
 
 def test_the_processor_measures_itself(tmp_path: Path) -> None:
-    outcome = measure(
-        CpuMachine(), [SMALL, replace(SMALL, kernel="cpu-unfused")], tmp_path / "cpu.csv", "cpu", "fp32", 60
-    )
+    outcome = measure(CpuMachine(), [SMALL, replace(SMALL, kernel="cpu-unfused")], tmp_path / "cpu.csv", "cpu", 60)
     assert (outcome.measured, outcome.failed) == (2, 0)
     assert all(0 < float(row["time_s"]) < 1 for row in read(tmp_path / "cpu.csv"))
 

@@ -1,0 +1,3 @@
+"""torch.nn of the stand-in."""
+
+from . import attention, functional  # noqa: F401

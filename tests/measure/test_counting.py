@@ -1,0 +1,153 @@
+"""Counters beside times: the profiler run over the program, its refusals, its absence, and files made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iosim.errors import AbsentError, FileError
+from iosim.measure.cases import Case
+from iosim.measure.clock import Measured, Timing
+from iosim.measure.counting import ASKED, count, find_ncu, merge, metrics
+from iosim.measure.measuring import measure
+from iosim.measure.nsight import QUANTITIES, parse_nsight
+from iosim.measure.result_file import read_rows
+
+CASES = [Case("sdpa-flash", batch, 4, 4, 16, 64, 64, "full") for batch in range(1, 16)]
+CHILD = [sys.executable, "-c", "import sys", "--profile"]
+
+
+class Clockwork:
+    def facts(self) -> dict[str, str]:
+        return {"board": "clockwork"}
+
+    def run(self, case: Case, limit_s: float) -> Measured:
+        if case.batch == 4:
+            raise RuntimeError("refused")
+        return Measured({"warm": Timing(1.0, 0.9, 1.1, 7), "cold": Timing(2.0, 1.9, 2.1, 7)})
+
+    def release(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    measure(Clockwork(), CASES, tmp_path / "out.csv", "h200-sxm", 60)
+    return tmp_path / "out.csv"
+
+
+def cold(path: Path) -> Iterator[dict[str, str]]:
+    return (row for row in read_rows(path) if row["l2"] == "cold")
+
+
+def test_counters_come_beside_the_times_of_their_case(path: Path, fake_ncu: Path) -> None:
+    said: list[str] = []
+    before = [row["time_s"] for row in read_rows(path)]
+    made = count({case.key for case in CASES}, path, CHILD, 60, said.append)
+    assert (made.counted, made.left, made.refused) == (28, 0, [])
+    assert said[0].startswith("counting 1 of 14 cold")
+    first, *rest = cold(path)
+    assert first["hbm_read_bytes"] == "2000"  # two launches of the first case of a run
+    assert first["l2_read_bytes"] == "64000"
+    assert float(first["profiled_s"]) == pytest.approx(2e-6)
+    assert first["profiled_kernels"] == "kernel_0; kernel_1"
+    assert [row["hbm_write_bytes"] for row in rest[:3]] == ["2000", "4000", "6000"]
+    warm = next(row for row in read_rows(path) if row["l2"] == "warm")
+    assert int(warm["hbm_read_bytes"]) % 1000 == 2
+    assert [row["time_s"] for row in read_rows(path)] == before
+    assert all(not row["launches"] for row in read_rows(path) if row["error"])
+    assert count({case.key for case in CASES}, path, CHILD, 60).counted == 0
+
+
+def test_only_what_is_asked_for_is_counted(path: Path, fake_ncu: Path) -> None:
+    assert count({CASES[0].key}, path, CHILD, 60).counted == 2
+    assert sum(bool(row["launches"]) for row in read_rows(path)) == 2
+
+
+def test_names_that_are_refused_are_replaced_or_left_out(
+    path: Path, fake_ncu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_NCU", "old-names")
+    made = count({CASES[0].key}, path, CHILD, 60)
+    assert made.refused == ["l2_fabric_bytes"]
+    row = next(cold(path))
+    assert row["l2_fabric_bytes"] == ""
+    assert row["hbm_read_bytes"] == "2000"
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [("permission", "ERR_NVGPUCTRPERM"), ("broken", "LibraryNotLoaded"), ("silent", "counted nothing: no such thing")],
+)
+def test_a_profiler_that_cannot_count_says_so_and_times_stay(
+    path: Path, fake_ncu: Path, monkeypatch: pytest.MonkeyPatch, fault: str, why: str
+) -> None:
+    monkeypatch.setenv("FAKE_NCU", fault)
+    before = path.read_text()
+    child = [sys.executable, "-c", "print('no such thing')", "--profile"]
+    with pytest.raises(AbsentError, match=why) as caught:
+        count({CASES[0].key}, path, child, 60)
+    assert "times were kept" in caught.value.faults[0].hint
+    assert path.read_text() == before
+
+
+def test_a_case_without_a_launch_is_not_asked_for_again(
+    path: Path, fake_ncu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_NCU", "nothing")
+    assert count({CASES[0].key}, path, CHILD, 60).counted == 0
+    assert next(cold(path))["profile_error"] == "no launch was profiled"
+    monkeypatch.setenv("FAKE_NCU", "")
+    assert count({CASES[0].key}, path, CHILD, 60).counted == 0
+
+
+def test_a_spent_budget_leaves_rows(path: Path, fake_ncu: Path) -> None:
+    made = count({case.key for case in CASES}, path, CHILD, 0)
+    assert (made.counted, made.left) == (0, 28)
+
+
+def test_a_profiler_that_hangs_is_ended(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "ncu"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("iosim.measure.counting.GRACE_S", 0.0)
+    with pytest.raises(AbsentError, match="did not come back"):
+        count({CASES[0].key}, path, CHILD, 0.2)
+
+
+def test_without_a_profiler(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("iosim.measure.counting.PLACES", (str(tmp_path / "cuda*" / "ncu"),))
+    with pytest.raises(AbsentError, match="not installed"):
+        count(set(), path, CHILD, 60)
+    (tmp_path / "cuda-13").mkdir()
+    (tmp_path / "cuda-13" / "ncu").touch()
+    assert find_ncu() == str(tmp_path / "cuda-13" / "ncu")
+
+
+def by_hand(*cases: Case) -> str:
+    cell = "thread Domain:Push/Pop_Range:PL_Type:PL_Value:CLR_Type:Color:Msg_Type:Msg"
+    lines = [f'"ID","Kernel Name","{cell}","dram__bytes_read.sum"', '"","","","Mbyte"']
+    lines += [f'"{i}","fmha","1 ""<default domain>:{case.label}:none""","57.7"' for i, case in enumerate(cases)]
+    return "\n".join(lines) + "\n"
+
+
+def test_counters_taken_by_hand(path: Path) -> None:
+    assert merge(path, parse_nsight(by_hand(CASES[2], CASES[0]))) == 2
+    assert [row["hbm_read_bytes"] for row in cold(path)][:3] == ["57700000", "", "57700000"]
+    with pytest.raises(FileError, match="no launch belongs"):
+        merge(path, parse_nsight(by_hand(replace(CASES[0], batch=99))))
+
+
+def test_what_is_asked_for_are_counters_of_known_quantities() -> None:
+    assert metrics()[1] == "dram__bytes_read.sum"
+    assert len(metrics()) == len(ASKED)
+    assert set(ASKED) <= QUANTITIES.keys()
+    assert json.dumps([case.label for case in CASES])
