@@ -139,6 +139,10 @@ def _tiled(machine: CudaMachine, case: Case) -> Call:
     from iosim.measure.triton_tiled import launch_of, require, tiled_attention
 
     require()
+    if case.mask not in ("full", "causal"):
+        raise UsageError("our kernel's mask is full or causal", case.kernel)
+    if case.loads == "tma":
+        _lend_memory(machine)
     q, k, v = _tensors(machine, case)
     out = machine.torch.empty((case.writes, *q.shape), dtype=q.dtype, device=machine.place)
     counters = machine.torch.zeros((COUNTERS, 4), dtype=machine.torch.int32, device=machine.place)
@@ -163,6 +167,16 @@ def _tiled(machine: CudaMachine, case: Case) -> Call:
         sweep_s = min(machine.times(run, None, 0.0)) / rounds
     call.run = run
     return call
+
+
+def _lend_memory(machine: CudaMachine) -> None:
+    """Descriptors of tensor copies made on the GPU lie in memory that Triton asks its user for."""
+    import triton
+
+    def lend(size: int, alignment: int, stream: Any) -> Any:
+        return machine.torch.empty(size, dtype=machine.torch.int8, device=machine.place)
+
+    triton.set_allocator(lend)
 
 
 def _sides(machine: CudaMachine, case: Case) -> Any:
