@@ -12,7 +12,9 @@ from iosim.cli.problem_options import output_options
 @click.option(
     "--into", default="calibration", show_default=True, metavar="FOLDER", help="Where to write the TOML files."
 )
-@click.option("--family", "families", multiple=True, metavar="NAME", help="fa2, fa3 or trtllm; default: all with rows.")
+@click.option(
+    "--family", "families", multiple=True, metavar="NAME", help="fa2, fa3, trtllm, cudnn, ...; default: all with rows."
+)
 @output_options
 def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: str | None, output: str | None) -> None:
     """Refit the time model's constants from measured tables, each with its interval.
@@ -21,17 +23,18 @@ def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: st
     Examples:
       iosim calibrate site-packages/aiconfigurator_core/systems/data --into models/calibration
       iosim calibrate my-timings.csv --family fa3
+      iosim calibrate measurements/published-figures.csv --into models/calibration
     """
     from pathlib import Path
 
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError, did_you_mean
-    from iosim.timing.families import FAMILIES
+    from iosim.timing.families import FAMILIES, PUBLISHED
     from iosim.validate.calibrating import calibrate
 
     for name in families:
-        if name not in FAMILIES:
-            raise UsageError(f"unknown family {name!r}", "--family", did_you_mean(name, FAMILIES))
+        if name not in (*FAMILIES, *PUBLISHED):
+            raise UsageError(f"unknown family {name!r}", "--family", did_you_mean(name, (*FAMILIES, *PUBLISHED)))
     made = calibrate([Path(name) for name in data], Path(into), families)
     rows = [
         {

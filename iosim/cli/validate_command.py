@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from iosim.validate.validating import Validation
 
 
+HEAD = "device                  kernel   phase    "
+
+
 @click.command("validate")
 @click.argument("data", nargs=-1, metavar="[DATA]...")
 @click.option(
@@ -95,20 +98,34 @@ def _flat(row: dict[str, object]) -> dict[str, object]:
 
 
 def _text(found: Validation) -> str:
-    times = [group for group in found.groups if group.quantity == "time"]
-    moved = [group for group in found.groups if group.quantity != "time"]
     lines: list[str] = []
-    if times:
-        lines += [
-            "device                  kernel   phase    window     n   median   mean    p90    bias | fitted pair  floors beaten"
+    for title, kind, chosen in (
+        (f"{'window':6}     n", lambda group: "yes" if group.window else "no", lambda group: not group.paper),
+        ("bytes            n", _bytes, lambda group: group.quantity != "time"),
+    ):
+        groups = [
+            group for group in found.groups if chosen(group) and (group.quantity == "time") == ("bytes" not in title)
         ]
-        lines += [_line(group, "yes" if group.window else "no") for group in times]
-    if moved:
+        if groups:
+            yardstick = "fitted pair " if "bytes" not in title else "tensors once"
+            lines.append(f"{HEAD}{title}   median   mean    p90    bias | {yardstick} floors beaten")
+            lines += [_line(group, kind(group), len(title) - 6) for group in groups]
+    published = [group for group in found.groups if group.paper]
+    if published:
+        lines.append(
+            "device          kernel       passes                              n   median   mean    p90    bias | fitted pair  paper"
+        )
+        lines += [_published(group) for group in published if group.errors]
         lines += [
-            "device                  kernel   phase    bytes            n   median   mean    p90    bias | tensors once  floors beaten"
+            f"Kendall's tau of the kernels' order, {paper}: {orders.mean_tau:.3f} mean of {orders.groups} groups, "
+            f"{orders.tau:.3f} over {orders.pairs} pairs"
+            for paper, orders in found.order_by_paper().items()
         ]
-        lines += [_line(group, group.quantity.removesuffix("_bytes").replace("_", " "), 12) for group in moved]
-    lines += [f"left out: {count:,} rows: {why}" for why, count in found.skipped.items()]
+    left_out = dict(found.skipped)
+    for group in published:
+        if group.errors is None:
+            left_out[f"{group.kernel}: {group.why}"] = left_out.get(f"{group.kernel}: {group.why}", 0) + group.rows
+    lines += [f"left out: {count:,} rows: {why}" for why, count in left_out.items()]
     if not found.groups:
         return "\n".join([*lines, "no row can be compared"]) + "\n"
     lines += ["", "largest errors:"]
@@ -117,7 +134,21 @@ def _text(found: Validation) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(group: Group, kind: str, width: int = 6) -> str:
+def _bytes(group: Group) -> str:
+    return group.quantity.removesuffix("_bytes").replace("_", " ")
+
+
+def _published(group: Group) -> str:
+    errors, pair = group.errors, group.yardstick
+    assert errors is not None
+    return (
+        f"{group.device:15} {group.kernel:12} {group.work:32} {group.rows:4}  {errors.median_abs_error:6.1%} "
+        f"{errors.mean_abs_error:6.1%} {errors.p90_abs_error:6.1%} {errors.median_ratio - 1:+7.1%} | "
+        f"{pair.median_abs_error:6.1%}       {group.paper}"
+    )
+
+
+def _line(group: Group, kind: str, width: int) -> str:
     head = f"{group.device:23} {group.kernel:8} {group.phase:8} {kind:{width}} {group.rows:5}"
     errors, pair = group.errors, group.yardstick
     if errors is None:

@@ -101,8 +101,6 @@ def calls_of(problem: Attention) -> Calls:
         AbsentError: a mask, element type or phase that the time model does not speak of.
     """
     mask, types = problem.mask, problem.types
-    if problem.phase == "backward":
-        raise AbsentError("the time model is calibrated for forward passes only")
     if BITS[types.q] != 16 or BITS[types.kv] != 16:
         raise AbsentError(f"the time model is calibrated for 16-bit tensors, not {types.q} with {types.kv} keys")
     if problem.shape.latent:

@@ -34,7 +34,7 @@ class Calibration:
     """The constants of one kernel family, and what they were fitted on."""
 
     family: str
-    """fa2 | fa3 | trtllm"""
+    """of `iosim.timing.families`: fa2, fa3, trtllm, fa1, cudnn, ..."""
     title: str
     """for people"""
     architectures: tuple[str, ...]
@@ -53,7 +53,7 @@ class Calibration:
         return {constant.name: constant.value for constant in self.constants}
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def load_calibration(family: str) -> Calibration:
     """The calibration of a kernel family.
 

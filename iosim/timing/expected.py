@@ -36,8 +36,10 @@ def expected_time(schedule: Schedule, device: Device, warm: bool = False, framew
     """
     from iosim.timing.calls import calls_of  # numpy and compiled loops only when a time is asked for
     from iosim.timing.families import expected_parts
+    from iosim.timing.work import BACKWARD, FORWARD
 
-    parts = expected_parts(calls_of(schedule.problem), device, schedule.kernel, framework, warm)
+    work = BACKWARD if schedule.problem.phase == "backward" else FORWARD
+    parts = expected_parts(calls_of(schedule.problem), device, schedule.kernel, framework, warm, work=work)
     breakdown = {name: float(value[0]) for name, value in parts.items() if value[0] != 0}
     return Expected(sum(breakdown.values()), breakdown)
 

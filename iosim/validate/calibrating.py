@@ -9,14 +9,25 @@ from pathlib import Path
 from iosim.errors import UsageError
 from iosim.timing.calls import Flags
 from iosim.timing.constants import Calibration, load_calibration
-from iosim.timing.families import FAMILIES
-from iosim.validate.fitting import Measured, fit, fitted_half, sample, write_calibration
+from iosim.timing.families import FAMILIES, PUBLISHED
+from iosim.validate.fitting import Measured, fit, fitted_half, fitted_lengths, sample, write_calibration
 from iosim.validate.readers import read_table
 from iosim.validate.timings import Timings, joined
 
 #: devices whose fitted half of shapes a family's constants come from; all others are judged only
 FITTED_ON = {"fa2": ("a100-sxm-80gb",), "fa3": ("h100-sxm5",), "trtllm": ("b200-sxm",)}
 FRAMEWORK = "vllm"
+#: the same for families of published figures: boards, and papers (none named: any that has the kernel)
+PUBLISHED_ON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "fa1": (("a100-sxm-40gb", "a100-sxm-80gb"), ()),
+    "fa2-hopper": (("h100-sxm5",), ()),
+    "fa2-backward": (("a100-sxm-80gb",), ("FlashAttention-2",)),
+    "xformers": (("a100-sxm-80gb",), ()),
+    "triton": (("h100-sxm5",), ("FlashAttention-3",)),
+    "triton-2022": (("a100-sxm-80gb",), ()),
+    "cudnn": (("h100-sxm5",), ("FlashAttention-3",)),
+    "unfused": (("a100-sxm-40gb", "a100-sxm-80gb"), ("FlashAttention", "FlashAttention-2")),
+}
 HEAD_DIMS = (64, 128, 256)
 #: prefill weighs more: its shapes vary more
 PREFILL_ROWS, DECODE_ROWS = 2200, 1300
@@ -49,16 +60,18 @@ def calibrate(
     tables = [table for path in paths for table in joined(list(read_table(path).timings))]
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for family in families or FAMILIES:
+    for family in families or (*FAMILIES, *PUBLISHED):
         before = load_calibration(family)
-        data = [table for table in tables if _speaks(table, before)]
+        speaks, halves, described = _SORTS[family in PUBLISHED]
+        data = [table for table in tables if speaks(table, before)]
         if not data:
             if families:
-                raise UsageError(f"no rows of {', '.join(FITTED_ON[family])} for {family}", "--family")
+                boards = FITTED_ON[family] if family in FITTED_ON else PUBLISHED_ON[family][0]
+                raise UsageError(f"no rows of {', '.join(boards)} for {family}", "--family")
             continue
         if progress:
             progress(family)
-        after = fit(before, [part for table in data for part in _halves(table)], _described(data))
+        after = fit(before, [part for table in data for part in halves(table)], described(data))
         write_calibration(after, folder / f"{family}.toml")
         made.append(Refit(before, after, folder / f"{family}.toml"))
     return made
@@ -87,9 +100,38 @@ def _halves(table: Timings) -> list[Measured]:
     return made
 
 
+def _speaks_published(table: Timings, calibration: Calibration) -> bool:
+    """Whether figures are ones that a family is fitted on; of a kernel with two families, the passes that are its."""
+    boards, papers = PUBLISHED_ON[calibration.family]
+    if not table.paper or table.device.key not in boards or (papers and table.paper not in papers):
+        return False
+    backward = f"{table.kernel}-backward" in calibration.kernels and table.work.backward
+    if table.work.padding and calibration.family == "unfused":
+        return False
+    return table.kernel in calibration.kernels or backward
+
+
+def _lengths(table: Timings) -> list[Measured]:
+    """Figures of every other length."""
+    chosen = table[fitted_lengths(table.calls)]
+    if not len(chosen):
+        return []
+    return [Measured(chosen.device, "none", chosen.calls, chosen.time_s, table.kernel, table.work)]
+
+
+def _described_published(data: Sequence[Timings]) -> str:
+    boards = ", ".join(sorted({table.device.key for table in data}))
+    papers = ", ".join(sorted({table.paper for table in data}))
+    return f"published figures of {papers} on {boards}: every other length (512, 2,048, 8,192, ...)"
+
+
 def _described(data: Sequence[Timings]) -> str:
     where = ", ".join(sorted({table.device.key for table in data}))
     return (
         f"{where} under {FRAMEWORK}: {', '.join(sorted({table.source for table in data}))[:160]}; 16-bit rows without a "
         f"window of the fitted half of shapes, at most {PREFILL_ROWS} prefill and {DECODE_ROWS} decode rows"
     )
+
+
+#: whether a table is a family's, its rows to fit, and how they are described: measured tables, published figures
+_SORTS = ((_speaks, _halves, _described), (_speaks_published, _lengths, _described_published))

@@ -78,6 +78,10 @@ class Group:
     """rows faster than `time_floor_s`, or with fewer bytes than no kernel avoids"""
     why: str = ""
     """why there is no expectation"""
+    paper: str = ""
+    """who published it, where rows are figures of several"""
+    work: str = "forward"
+    """passes timed, and whether with dropout or padding"""
     quantity: str = "time"
     """time, or a column of bytes: hbm_read_bytes, ..."""
 
@@ -90,6 +94,8 @@ class Group:
             "kernel": self.kernel,
             "phase": self.phase,
             "quantity": self.quantity,
+            "paper": self.paper,
+            "work": self.work,
             "framework": self.framework,
             "window": self.window,
             **errors,
@@ -134,7 +140,7 @@ def compare(timings: Timings) -> Compared:
     Raises:
         FileError: times that physics forbids: the column's unit is wrong. AbsentError: the floor is not known.
     """
-    floor = floors_s(timings.calls, timings.device, timings.dtype, timings.kv_dtype, timings.warm)
+    floor = _floor_s(timings)
     check_unit(timings, floor)
     predicted, why = _predicted(timings)
     groups, points = [], []
@@ -143,13 +149,29 @@ def compare(timings: Timings) -> Compared:
         pair, fitted = fitted_pair(rows)
         errors = Errors.of(predicted[members], rows.time_s) if predicted.size else None
         beaten = int((rows.time_s < np.nextafter(floor[members], 0)).sum())
-        key = (timings.device.key, timings.kernel, phase, timings.framework, window)
+        passes = "backward" if timings.work.backward else phase
+        key = (timings.device.key, timings.kernel, passes, timings.framework, window)
         yardstick = Errors.of(fitted, rows.time_s)
-        groups.append(Group(*key, errors, yardstick, pair, len(rows), beaten, why))
+        paper, work = timings.paper, str(timings.work)
+        groups.append(Group(*key, errors, yardstick, pair, len(rows), beaten, why, paper, work))
         if predicted.size:
             points.append(Points(groups[-1], rows.time_s, predicted[members], fitted))
     worst = worst_rows(timings, predicted) if predicted.size else []
     return Compared(tuple(groups), tuple(worst), predicted, tuple(points))
+
+
+#: FLOP of a backward pass over those of a forward one: five products for two, L6 of the floors
+BACKWARD_FLOP = 2.5
+
+
+def _floor_s(timings: Timings) -> Floats:
+    """`time_floor_s` of the passes that were timed; bytes of a forward pass, which any of them moves."""
+    floor = floors_s(timings.calls, timings.device, timings.dtype, timings.kv_dtype, timings.warm)
+    if not timings.work.backward:
+        return floor
+    peak = max(timings.device.peak_flop_per_s(timings.dtype), timings.device.peak_flop_per_s(timings.kv_dtype))
+    made: Floats = (timings.work.forward + BACKWARD_FLOP) * useful_flop(timings.calls) / peak
+    return made
 
 
 def check_unit(timings: Timings, floor_s: Floats) -> None:
@@ -174,7 +196,9 @@ def _predicted(timings: Timings) -> tuple[Floats, str]:
     if timings.dtype not in ("bf16", "fp16") or timings.kv_dtype not in ("bf16", "fp16"):
         return np.empty(0), f"calibrated for 16-bit tensors, not {timings.dtype} with {timings.kv_dtype} keys"
     try:
-        parts = expected_parts(timings.calls, timings.device, timings.kernel, timings.framework, timings.warm)
+        parts = expected_parts(
+            timings.calls, timings.device, timings.kernel, timings.framework, timings.warm, work=timings.work
+        )
     except AbsentError as error:
         return np.empty(0), error.faults[0].what
     return total_s(parts), ""
@@ -198,7 +222,7 @@ def worst_rows(timings: Timings, predicted: Floats, count: int = WORST) -> list[
     return [
         {
             "source": timings.source, "row": int(timings.row[i]), "quantity": "time", "device": timings.device.key,
-            "kernel": timings.kernel, "batch": int(calls.batch[i]), "heads": int(calls.heads[i]),
+            "kernel": timings.kernel, "paper": timings.paper, "work": str(timings.work), "batch": int(calls.batch[i]), "heads": int(calls.heads[i]),
             "kv_heads": int(calls.kv_heads[i]), "head_dim": int(calls.head_dim[i]), "seq_q": int(calls.n_q[i]),
             "seq_kv": int(calls.n_kv[i]), "measured_s": float(timings.time_s[i]),
             "time_expected_s": float(predicted[i]), "ratio": float(predicted[i] / timings.time_s[i]),
@@ -214,7 +238,8 @@ def fitted_pair(timings: Timings) -> tuple[tuple[float, float], Floats]:
     read, written = compulsory_bytes(timings.calls, timings.dtype, timings.kv_dtype)
     peak = timings.device.rated_flop_per_s(timings.dtype)
     bandwidth = timings.device.bandwidth_bytes_per_s("hbm")
-    base = np.maximum(useful_flop(timings.calls) / peak, (read + written) / bandwidth)
+    scale = timings.work.forward + BACKWARD_FLOP * timings.work.backward
+    base = scale * np.maximum(useful_flop(timings.calls) / peak, (read + written) / bandwidth)
     log_time = np.log(timings.time_s)
 
     def residuals(logs: Floats) -> Floats:

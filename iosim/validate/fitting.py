@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,15 @@ import numpy as np
 from iosim.machine import Device
 from iosim.timing.calls import Calls, Flags, Floats
 from iosim.timing.constants import Calibration, Constant
-from iosim.timing.families import FAMILIES
-from iosim.timing.parts import total_s
+from iosim.timing.families import FAMILIES, PUBLISHED, expected_parts
+from iosim.timing.parts import Parts, total_s
 from iosim.timing.rates import rates_of
+from iosim.timing.work import FORWARD, Work
 
 #: residual (log of predicted over measured) from which the loss grows linearly: single spikes do not pull
 ROBUST = 0.05
 #: constants that cannot exceed one: a unit does not run above its rate
-AT_MOST_ONE = frozenset({"matrix", "hbm_efficiency", "l2_efficiency"})
+AT_MOST_ONE = frozenset({"matrix", "matrix_backward", "hbm_efficiency", "l2_efficiency", "products", "passes", "mask"})
 #: most rows per table of a fit; 1,500 random ones give what all give (docs/explanation/time.md)
 ROWS_PER_TABLE = 2000
 
@@ -35,6 +36,19 @@ class Measured:
     """what ran"""
     time_s: Floats
     """measured"""
+    kernel: str = ""
+    """catalogue name, where a family has several"""
+    work: Work = FORWARD
+    """passes that were timed"""
+
+
+def fitted_lengths(calls: Calls) -> Flags:
+    """The half of published figures that fits may use: every other length, 512, 2,048, 8,192 and so on.
+
+    A figure has some six lengths, each twice the one before: a hash would leave out its ends by chance.
+    """
+    made: Flags = np.floor(np.log2(calls.n_kv)).astype(np.int64) % 2 == 1
+    return made
 
 
 def fitted_half(calls: Calls) -> Flags:
@@ -71,21 +85,11 @@ def fit(start: Calibration, tables: Sequence[Measured], source: str) -> Calibrat
     from scipy.optimize import least_squares
 
     names = [constant.name for constant in start.constants]
-    family = FAMILIES[start.family]
-    planned = [
-        (data, rates, family.plan(data.calls, rates, data.framework), np.log(data.time_s))
-        for data in tables
-        for rates in [rates_of(data.device)]
-    ]
+    models = [(_model(start.family, data), np.log(data.time_s)) for data in tables]
 
     def residuals(logs: Floats) -> Floats:
         values: Mapping[str, float] = dict(zip(names, np.exp(logs).tolist(), strict=True))
-        return np.concatenate(
-            [
-                np.log(total_s(family.parts(plan, data.calls, rates, values, data.framework))) - measured
-                for data, rates, plan, measured in planned
-            ]
-        )
+        return np.concatenate([np.log(total_s(model(values))) - measured for model, measured in models])
 
     top = np.array([0.0 if name in AT_MOST_ONE else np.inf for name in names])
     begin = np.minimum(np.log([max(constant.value, 1e-9) for constant in start.constants]), top - 1e-6)
@@ -96,6 +100,15 @@ def fit(start: Calibration, tables: Sequence[Measured], source: str) -> Calibrat
         for c, x, s, t in zip(start.constants, found.x, spread, top, strict=True)
     )
     return replace(start, constants=constants, rows=sum(len(data.calls) for data in tables), data=source)
+
+
+def _model(name: str, data: Measured) -> Callable[[Mapping[str, float]], Parts]:
+    """A family's parts of some calls as a function of its constants; plans do not depend on those."""
+    if name in PUBLISHED:
+        return lambda values: expected_parts(data.calls, data.device, data.kernel, constants=values, work=data.work)
+    family, rates = FAMILIES[name], rates_of(data.device)
+    plan = family.plan(data.calls, rates, data.framework)
+    return lambda values: family.parts(plan, data.calls, rates, values, data.framework)
 
 
 def _deviations(jacobian: Floats, residuals: Floats) -> Floats:

@@ -172,7 +172,8 @@ def _has_arrays(kind: Kind) -> bool:
         rates_of(kind.device)
     except AbsentError:
         return False
-    return kind.framework in FAMILIES[calibration.family].frameworks
+    family = FAMILIES.get(calibration.family)
+    return family is not None and kind.framework in family.frameworks
 
 
 def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 
 from iosim.machine import Device
 from iosim.timing.calls import Calls, Flags, Floats, Ints
+from iosim.timing.work import FORWARD, Work
 from iosim.validate.predicting import Kind
+
+Key = tuple[str, str, str, str, str, bool, str, Work]
 
 #: columns of measured bytes -> (boundary, direction) as reports name them
 MOVED = {
@@ -42,6 +45,10 @@ class Timings:
     """file or table"""
     row: Ints
     """row of each call in its source, from 1"""
+    paper: str = ""
+    """who published it, where rows are figures of several"""
+    work: Work = FORWARD
+    """passes that were timed"""
 
     def __getitem__(self, which: Ints | Flags) -> Timings:
         return replace(self, calls=self.calls[which], time_s=self.time_s[which], row=self.row[which])
@@ -50,9 +57,10 @@ class Timings:
         return len(self.time_s)
 
     @property
-    def key(self) -> tuple[str, str, str, str, str, bool]:
+    def key(self) -> Key:
         """What must agree for two tables to be one."""
-        return (self.device.key, self.kernel, self.framework, self.dtype, self.kv_dtype, self.warm)
+        types = (self.dtype, self.kv_dtype)
+        return (self.device.key, self.kernel, self.framework, *types, self.warm, self.paper, self.work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Table:
 
 def joined(tables: list[Timings]) -> list[Timings]:
     """Tables of the same device, kernel and framework as one, in first order of appearance."""
-    by_key: dict[tuple[str, str, str, str, str, bool], list[Timings]] = {}
+    by_key: dict[Key, list[Timings]] = {}
     for table in tables:
         by_key.setdefault(table.key, []).append(table)
     return [_concatenated(group) for group in by_key.values()]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from iosim.catalog.rooms import shipped
 from iosim.errors import FileError
+from iosim.timing.calls import Floats
 from iosim.validate.comparing import Group, Points, compare
 from iosim.validate.moving import compare_bytes
+from iosim.validate.ordering import Order, Orders, orders_of
 from iosim.validate.readers import read_table
-from iosim.validate.timings import Table, joined
+from iosim.validate.timings import Table, Timings, joined
 
 WORST = 20
 
@@ -28,10 +30,19 @@ class Validation:
     """why rows were left out -> how many"""
     points: tuple[Points, ...] = ()
     """what a picture shows"""
+    orders: tuple[Order, ...] = ()
+    """kernels of published figures in their measured and predicted order"""
 
     def to_dict(self) -> dict[str, object]:
         """`result` of the contract."""
-        return {"groups": self.rows(), "worst": list(self.worst), "skipped": self.skipped}
+        orders = {name: summary.to_dict() for name, summary in self.order_by_paper().items()}
+        return {"groups": self.rows(), "worst": list(self.worst), "skipped": self.skipped, "orders": orders}
+
+    def order_by_paper(self) -> dict[str, Orders]:
+        """Kendall's tau per paper, and over all of them under `all`."""
+        papers = dict.fromkeys(order.paper for order in self.orders)
+        made = {paper: Orders.of([order for order in self.orders if order.paper == paper]) for paper in papers}
+        return {**made, "all": Orders.of(self.orders)} if made else {}
 
     def rows(self) -> list[dict[str, object]]:
         """One row per group."""
@@ -61,6 +72,7 @@ def validate(
     groups: list[Group] = []
     worst: list[dict[str, object]] = []
     points: list[Points] = []
+    ranked: list[tuple[Timings, Floats]] = []
     for timings in joined(list(total.timings)):
         if progress:
             progress(f"{timings.device.key} {timings.kernel}")
@@ -70,6 +82,7 @@ def validate(
         groups += compared.groups
         worst += compared.worst
         points += compared.points
+        ranked.append((timings, compared.predicted))
     skipped = dict(total.skipped)
     if total.counted:
         moved, left_out = compare_bytes(total.counted)
@@ -79,7 +92,7 @@ def validate(
         worst = [*_largest(worst), *_largest(list(moved.worst))]
     else:
         worst = _largest(worst)
-    return Validation(tuple(groups), tuple(worst), skipped, tuple(points))
+    return Validation(tuple(groups), tuple(worst), skipped, tuple(points), tuple(orders_of(ranked)))
 
 
 def _largest(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -105,8 +105,8 @@ def test_decode_knows_warm_and_cold() -> None:
 @pytest.mark.parametrize(
     ("board", "kernel", "what", "why"),
     [
-        ("h100-sxm5", "flash2", problem(), "calibrated on"),
-        ("h100-sxm5", "unfused", problem(), "no calibration for the kernel"),
+        ("b200-sxm", "flash2", problem(), "calibrated on"),
+        ("h100-sxm5", "flex", problem(), "no calibration for the kernel"),
         ("v100-sxm2-32gb", "flash2", problem(), "calibrated on"),
         ("h100-sxm5", "flash3", problem("prefix:100"), "full, causal and window"),
         ("h100-sxm5", "flash3", problem(types=Types.of("fp8")), "16-bit"),

@@ -199,11 +199,13 @@ def test_the_command_exits_as_agreed(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
-    details = [str(DATA / "ncu-details.csv"), "--device", "a100-sxm-80gb"]
-    beside, alone = tmp_path / "beside.png", tmp_path / "alone.svg"
-    assert run(["validate", *details, "--plot", str(beside)]) == 0
+    own, beside, alone = tmp_path / "own.csv", tmp_path / "beside.png", tmp_path / "alone.svg"
+    own.write_text("seq_q,seq_kv,time_ms\n4096,4096,0.4\n8192,8192,1.4\n")
+    fill = {**SHAPE, "device": "h100-sxm5", "kernel": "flash3"}
+    words = [f"--fill={name}={value}" for name, value in fill.items() if not name.startswith("seq")]
+    assert run(["validate", str(own), *words, "--plot", str(beside)]) == 0
     assert beside.read_bytes()[:4] == b"\x89PNG"
-    assert run(["validate", *details, "-o", str(alone)]) == 0
+    assert run(["validate", str(own), *words, "-o", str(alone)]) == 0
     assert alone.read_text().startswith("<?xml")
     assert run(["validate", str(DATA / "ncu-raw.csv"), "--device", "a100-sxm-80gb", "-o", str(alone)]) == 3
 

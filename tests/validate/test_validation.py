@@ -126,7 +126,7 @@ def test_published_rates_become_times(tmp_path: Path) -> None:
         "hardware,kernel,pass,dtype,batch,heads_q,heads_kv,head_dim_qk,head_dim_v,seqlen_q,seqlen_kv,causal,mask,dropout,"
         "value,unit\n"
         "H100-80GB-SXM5,FA3,fwd,fp16,1,16,16,128,128,16384,16384,0,,,650,TFLOP/s\n"
-        "H100-80GB-SXM5,cuDNN,fwd,fp16,1,16,16,128,128,16384,16384,0,,,600,TFLOP/s\n"
+        "H100-80GB-SXM5,ThunderKittens,fwd,fp16,1,16,16,128,128,16384,16384,0,,,600,TFLOP/s\n"
     )
     table = read_table(path)
     assert table.timings[0].time_s[0] == pytest.approx(4 * 16384**2 * 128 * 16 / 650e12)

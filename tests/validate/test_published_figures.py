@@ -1,0 +1,246 @@
+"""Published figures beside predictions: the gate on accuracy and on the order of kernels, readers, the halves."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iosim.errors import AbsentError
+from iosim.machine import load_device
+from iosim.timing.calls import Calls, Floats
+from iosim.timing.constants import load_calibration
+from iosim.timing.families import PUBLISHED, calibration_of, expected_parts
+from iosim.timing.parts import total_s
+from iosim.timing.work import FORWARD, Work
+from iosim.validate.calibrating import PUBLISHED_ON, _lengths, _speaks_published
+from iosim.validate.fitting import Measured, fit, fitted_lengths
+from iosim.validate.ordering import Orders, orders_of
+from iosim.validate.published import read_published
+from iosim.validate.readers import read_table
+from iosim.validate.timings import Timings, joined
+from iosim.validate.validating import Validation, validate
+
+FIGURES = Path(__file__).resolve().parents[2] / "measurements" / "published-figures.csv"
+
+#: family -> largest median error allowed on the lengths it was not fitted on, of the boards it was fitted on: what it
+#: reaches (docs/accuracy.md) and half as much again, at least two points
+JUDGED = {
+    "fa1": 0.045, "fa2-hopper": 0.04, "fa2-backward": 0.03, "xformers": 0.03, "triton": 0.07, "triton-2022": 0.1,
+    "cudnn": 0.04, "unfused": 0.05,
+}  # fmt: skip
+#: (family, board, paper) never fitted on -> the same
+ELSEWHERE = {
+    ("fa1", "h100-sxm5", "FlashAttention-2"): 0.11, ("xformers", "h100-sxm5", "SageAttention"): 0.065,
+    ("xformers", "a800-sxm-80gb", "SageAttention"): 0.1, ("xformers", "rtx-3090", "SageAttention"): 0.1,
+    ("unfused", "h100-sxm5", "FlashAttention-2"): 0.08, ("unfused", "h100-sxm5", "FlashAttention-3"): 0.09,
+    ("unfused", "a800-sxm-80gb", "SageAttention"): 0.07, ("cudnn", "h100-sxm5", "NATTEN"): 0.12,
+    ("fa2-backward", "rtx-a5000", "ring-attention"): 0.06,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tables() -> list[Timings]:
+    return joined(list(read_table(FIGURES).timings))
+
+
+@pytest.fixture(scope="module")
+def found() -> Validation:
+    return validate([FIGURES])
+
+
+def ratios(tables: list[Timings], family: str) -> Iterator[tuple[Timings, Floats]]:
+    """Predicted over measured, of every table that a family speaks of."""
+    calibration = load_calibration(family)
+    for table in tables:
+        backward = table.work.backward and f"{table.kernel}-backward" in calibration.kernels
+        if table.device.architecture not in calibration.architectures or not (
+            table.kernel in calibration.kernels or backward
+        ):
+            continue
+        try:
+            parts = expected_parts(table.calls, table.device, table.kernel, work=table.work)
+        except AbsentError:
+            continue
+        yield table, total_s(parts) / table.time_s
+
+
+@pytest.mark.parametrize("family", list(PUBLISHED))
+def test_judged_lengths_have_not_drifted(tables: list[Timings], family: str) -> None:
+    calibration = load_calibration(family)
+    judged = [
+        ratio[~fitted_lengths(table.calls)]
+        for table, ratio in ratios(tables, family)
+        if _speaks_published(table, calibration)
+    ]
+    error = np.median(np.abs(np.concatenate(judged) - 1))
+    assert error < JUDGED[family]
+
+
+@pytest.mark.parametrize(("family", "board", "paper"), list(ELSEWHERE))
+def test_boards_never_fitted_on_have_not_drifted(tables: list[Timings], family: str, board: str, paper: str) -> None:
+    assert board not in PUBLISHED_ON[family][0] or paper not in PUBLISHED_ON[family][1]
+    rows = [ratio for table, ratio in ratios(tables, family) if (table.device.key, table.paper) == (board, paper)]
+    assert np.median(np.abs(np.concatenate(rows) - 1)) < ELSEWHERE[family, board, paper]
+
+
+def test_kernels_come_out_in_the_measured_order(found: Validation) -> None:
+    """Wanted: Kendall's tau over 0.9. By paper the figures of FlashAttention-3 miss it (docs/accuracy.md)."""
+    orders = found.order_by_paper()
+    assert orders["all"].groups >= 150
+    assert orders["all"].mean_tau > 0.93
+    assert orders["all"].tau > 0.89
+    assert orders["FlashAttention-2"].mean_tau > 0.9
+    assert orders["SageAttention"].mean_tau > 0.97
+    assert orders["FlashAttention-3"].mean_tau > 0.8
+
+
+def test_no_published_figure_beats_the_floor(found: Validation) -> None:
+    assert sum(group.rows for group in found.groups) > 600
+    assert [group for group in found.groups if group.floors_beaten] == []
+
+
+def test_every_row_is_compared_or_counted(found: Validation) -> None:
+    with FIGURES.open(encoding="utf-8") as handle:
+        rows = sum(1 for _ in csv.DictReader(line for line in handle if not line.startswith("#")))
+    assert sum(group.rows for group in found.groups) + sum(found.skipped.values()) == rows
+
+
+HEADER = ("source", "hardware", "kernel", "pass", "dtype", "batch", "heads_q", "heads_kv", "head_dim_qk", "head_dim_v",
+          "seqlen_q", "seqlen_kv", "causal", "mask", "dropout", "value", "unit")  # fmt: skip
+
+
+def row(**changes: str) -> dict[str, str]:
+    plain = ("FlashAttention-2 (x)", "A100-80GB-SXM4", "FA2", "fwd", "fp16", "2", "16", "16", "64", "64", "1024", "1024", "0",
+             "none", "0.0", "100", "TFLOP/s")  # fmt: skip
+    return {**dict(zip(HEADER, plain, strict=True)), **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "flop"),
+    [({}, 1.0), ({"causal": "1"}, 0.5), ({"pass": "bwd"}, 2.5), ({"pass": "fwd+bwd", "causal": "1"}, 1.75)],
+)
+def test_rates_become_times_as_papers_count_flop(changes: dict[str, str], flop: float) -> None:
+    (table,) = read_published([row(**changes)], "x.csv").timings
+    assert table.time_s[0] == pytest.approx(flop * 4 * 2 * 16 * 64 * 1024**2 / 100e12)
+    assert (table.paper, table.calls.causal[0]) == ("FlashAttention-2", "causal" in changes)
+
+
+def test_passes_and_releases_are_told_apart() -> None:
+    first = row(source="FlashAttention (Dao et al. 2022)", kernel="FA1", unit="ms", dropout="0.1", mask="key-padding")
+    rows = [first, row(kernel="FA1", **{"pass": "fwd+bwd"}), row(kernel="FA1"), row(kernel="FA-Triton")]
+    tables = read_published(rows, "x.csv").timings
+    assert [table.work for table in tables] == [
+        Work(dropout=True, padding=True, whole_heads=True), Work(backward=True), Work(), Work(),
+    ]  # fmt: skip
+    assert str(tables[0].work) == "forward, dropout, padding"
+    assert len({table.key for table in tables}) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kernel": "Megatron"}, "without a time model"),
+        ({"kernel": "FA2", "pass": "decode"}, "without a time model"),
+        ({"hardware": "TPU"}, "without a file"),
+        ({"mask": "butterfly"}, "not described"),
+        ({"unit": "GB/s"}, "neither a time nor a rate"),
+        ({"dtype": "fp8"}, "not in 16 bits"),
+        ({"batch": ""}, "a number is missing"),
+        ({"pass": "step"}, "neither a forward nor a backward"),
+    ],
+)
+def test_other_figures_are_counted(changes: dict[str, str], why: str) -> None:
+    table = read_published([row(**changes)], "x.csv")
+    assert table.timings == ()
+    ((said, count),) = table.skipped.items()
+    assert why in said
+    assert count == 1
+
+
+def timings(kernel: str, measured: list[float], work: Work = FORWARD) -> Timings:
+    n = 1024 * np.arange(1, len(measured) + 1)
+    one = np.ones(len(measured), np.int64)
+    calls = Calls.of({"batch": one, "heads": one, "kv_heads": one, "head_dim": 64 * one, "n_q": n, "n_kv": n})
+    time_s = np.array(measured)
+    return Timings(
+        load_device("h100-sxm5"), kernel, "none", "fp16", "fp16", True, calls, time_s, "x", one, "paper", work
+    )
+
+
+def test_kendalls_tau_by_hand() -> None:
+    """Three kernels on two shapes: all in order, and one pair of three swapped."""
+    tables = [
+        (timings("a", [1.0, 1.0]), np.array([1.0, 2.0])),
+        (timings("b", [2.0, 2.0]), np.array([2.0, 1.0])),
+        (timings("c", [3.0, 3.0]), np.array([3.0, 3.0])),
+        (timings("a", [9.0, 9.0], Work(backward=True)), np.array([9.0, 9.0])),  # no other kernel with it
+    ]
+    orders = orders_of(tables)
+    assert [order.tau for order in orders] == pytest.approx([1.0, 1 / 3])
+    summary = Orders.of(orders)
+    assert (summary.groups, summary.pairs, summary.concordant, summary.perfect) == (2, 6, 5, 1)
+    assert summary.mean_tau == pytest.approx(2 / 3)
+    assert summary.tau == pytest.approx((5 - 1) / 6)
+
+
+def test_kendalls_tau_against_counting() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        measured, predicted = rng.permutation(5) + 1.0, rng.permutation(5) + 1.0
+        tables = [
+            (timings(str(k), [m]), np.array([p])) for k, (m, p) in enumerate(zip(measured, predicted, strict=True))
+        ]
+        (order,) = orders_of(tables)
+        couples = list(itertools.combinations(range(5), 2))
+        signs = [np.sign((measured[i] - measured[j]) * (predicted[i] - predicted[j])) for i, j in couples]
+        assert order.tau == pytest.approx(sum(signs) / len(couples))
+        assert order.kernels == tuple(str(k) for k in np.argsort(measured))
+
+
+def test_kernels_that_take_the_same_time_have_no_order() -> None:
+    assert orders_of([(timings("a", [1.0]), np.array([1.0])), (timings("b", [1.0]), np.array([2.0]))]) == []
+    unnamed = [(replace(timings("a", [1.0]), paper=""), np.array([1.0])), (timings("b", [2.0]), np.array([2.0]))]
+    assert orders_of(unnamed) == []
+
+
+def test_half_of_each_figure_is_fitted(tables: list[Timings]) -> None:
+    for table in tables:
+        if len(table) >= 12:
+            assert 0.35 < fitted_lengths(table.calls).mean() < 0.65
+    calibration = load_calibration("fa2-hopper")
+    parts = [part for table in tables if _speaks_published(table, calibration) for part in _lengths(table)]
+    assert sum(len(part.calls) for part in parts) == calibration.rows
+    assert all(fitted_lengths(part.calls).all() for part in parts)
+
+
+def test_a_fit_recovers_the_constants_that_made_the_figures() -> None:
+    truth = load_calibration("fa2-hopper")
+    device = load_device("h100-sxm5")
+    rng = np.random.default_rng(0)
+    n = rng.choice([512, 2048, 8192], 120)
+    d = rng.choice([64, 128], 120)
+    numbers = {"batch": 16384 // n, "heads": 2048 // d, "kv_heads": 2048 // d, "head_dim": d, "n_q": n, "n_kv": n,
+               "causal": rng.random(120) < 0.5}  # fmt: skip
+    calls = Calls.of(numbers)
+    data = []
+    for work in (Work(), Work(forward=False, backward=True)):
+        times = total_s(expected_parts(calls, device, "flash2", work=work)) * np.exp(rng.normal(0, 0.01, 120))
+        data.append(Measured(device, "none", calls, times, "flash2", work))
+    start = replace(truth, constants=tuple(replace(c, value=c.value * 0.8) for c in truth.constants))
+    for made in fit(start, data, "made up").constants:
+        assert made.value == pytest.approx(truth.values()[made.name], rel=0.15), made.name
+        assert made.low < made.value < made.high
+
+
+def test_calibrations_name_the_kernels_they_speak_of() -> None:
+    for family in PUBLISHED:
+        calibration = load_calibration(family)
+        for kernel in calibration.kernels:
+            for board in PUBLISHED_ON[family][0]:
+                assert calibration_of(kernel, load_device(board)).family == family
