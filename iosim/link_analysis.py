@@ -11,10 +11,11 @@ from iosim.errors import AbsentError, UsageError
 from iosim.floors import Bound, Floors, Memory
 from iosim.kernels import load_kernel, make_schedule
 from iosim.link_report import LinkReport, Overlap
-from iosim.links import Far, Least, LinkAsked, SharedFloor, Way, far_of, link_of, shared_floor, way_of
-from iosim.machine import Device
+from iosim.links import Far, Least, Link, LinkAsked, Recompute, SharedFloor, Way, far_of, link_of, shared_floor, way_of
+from iosim.machine import Cluster, Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
 from iosim.timing import Ceilings, expectation
+from iosim.units import si
 
 PAGE = "docs/explanation/links.md"
 
@@ -32,9 +33,12 @@ def analyze_shared(
     link = link_of(device, options.link.link, way.boundary)
     far = far_of(device, options.link.far) if way.boundary == "host" else Far("", None)
     joined = LinkReport(way, link, far)
-    floor = shared_floor(problem, way, device, link, far, options.warm) if device else None
+    cluster = Cluster(device, way.devices, link.bytes_per_s) if device else None
+    floor = shared_floor(problem, way, cluster, far, options.warm) if cluster else None
     made, notes = _kernels(way, device, kernels, options)
     reports = tuple(_with_link(kernel, time, joined, device, floor) for kernel, time in made)
+    if way.again and device:
+        notes.append(_computed_again(way.again, problem, device, link))
     if link.bytes_per_s is None:
         notes.append(f"no time at the link: {link.why_unknown}")
     if way.far_computes and far.bytes_per_s is None:
@@ -115,6 +119,13 @@ def _overlap(
     if joined.way.share.beside_flop:
         compute_s += joined.way.share.beside_flop / device.sustained_flop_per_s(kernel.schedule.problem.types.q)
     return joined.overlap(compute_s, "ceiling" if expected_s is None else "expected")
+
+
+def _computed_again(again: Recompute, problem: Attention, device: Device, link: Link) -> str:
+    """What it takes to compute again in place of moving: bounds from below, both of them."""
+    least_s = again.flop / device.peak_flop_per_s(problem.types.q)
+    moved = f", moving them {si(again.moved_bytes / link.bytes_per_s, 's')}" if link.bytes_per_s else ""
+    return f"{again.what} computed again in place of moved: at least {si(least_s, 's')} ({si(again.flop, 'FLOP')} at peak){moved}"
 
 
 def link_boundary(joined: LinkReport, device: Device | None, algorithm_class: str) -> BoundaryReport:

@@ -123,6 +123,8 @@ class LinkReport:
             "far_bytes": way.proven.far_bytes,
             "far_bytes_per_s": self.far.bytes_per_s,
             "far_s": self.far_s,
+            "recompute_flop": way.again.flop if way.again else None,
+            "recompute_saves_bytes": way.again.moved_bytes if way.again else None,
             "source": way.told.source,
         }
 

@@ -262,8 +262,8 @@ class Cluster:
     """one of them"""
     count: int
     """how many"""
-    link_bytes_per_s: float
-    """what one device sends to the others, one direction"""
+    link_bytes_per_s: float | None
+    """what one device sends to the others, or to its host, one direction; None where nobody says"""
 
 
 def load_device(name_or_path: str) -> Device:

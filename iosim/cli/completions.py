@@ -29,3 +29,24 @@ def complete_kernel(ctx: click.Context, param: click.Parameter, incomplete: str)
     from iosim.kernels import kernel_names
 
     return _starting(kernel_names(), incomplete)
+
+
+def complete_exchange(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Ways in which devices share a call."""
+    from iosim.links import EXCHANGES
+
+    return [name for name in EXCHANGES if name.startswith(incomplete)]
+
+
+def complete_offload(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """What may be left on the host."""
+    from iosim.links import OFFLOADS
+
+    return [name for name in OFFLOADS if name.startswith(incomplete)]
+
+
+def complete_link(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Links that device files name."""
+    from iosim.links import NAMES
+
+    return [name for name in NAMES if name.startswith(incomplete)]

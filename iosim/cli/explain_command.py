@@ -30,10 +30,11 @@ def command(topic: str | None, fmt: str | None, output: str | None, **options: A
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError, did_you_mean
     from iosim.kernels import kernel_names
+    from iosim.links import EXCHANGES
     from iosim.masks import MASKS
     from iosim.render.topics import TOPICS
 
-    known = {name.lower(): name for name in TOPICS}
+    known = {name.lower(): name for name in TOPICS} | dict.fromkeys(EXCHANGES, "exchange")
     if topic is None:
         result, text = _index(TOPICS, kernel_names(), list(MASKS))
     elif topic.lower() in known:
@@ -43,7 +44,7 @@ def command(topic: str | None, fmt: str | None, output: str | None, **options: A
     elif topic in MASKS:
         result, text = _mask(topic)
     else:
-        names = [*TOPICS, *kernel_names(), *MASKS]
+        names = [*TOPICS, *EXCHANGES, *kernel_names(), *MASKS]
         raise UsageError(f"nothing is known about {topic!r}", "TOPIC", did_you_mean(topic, names))
     emit(Answer("explain", {"topic": topic}, result, lambda: text, lambda: [result]), fmt, output)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from iosim.cli.completions import complete_device, complete_exchange, complete_link, complete_offload
+
 if TYPE_CHECKING:
     from iosim.links import LinkAsked
 
@@ -19,6 +21,7 @@ def link_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--exchange",
             metavar="WAY",
+            shell_complete=complete_exchange,
             help="How devices share the call: ring, zigzag, ulysses, state-gather, tiling-allreduce[:blocks=8,width=W] "
             "or attention-servers[:split=heads|batch|keys].",
         ),
@@ -26,6 +29,7 @@ def link_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--offload",
             metavar="WHAT",
+            shell_complete=complete_offload,
             help="What lies on the host or in storage: kv (fetched each step), attention (computed there) or activations.",
         ),
         click.option(
@@ -34,12 +38,14 @@ def link_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--link",
             metavar="NAME|RATE",
+            shell_complete=complete_link,
             help="nvlink, c2c, scale-up, pcie or host of the device file, or a rate each way such as 50GB/s. "
             "Default: the device's link to its peers, or to its host.",
         ),
         click.option(
             "--far",
             metavar="DEVICE|RATE",
+            shell_complete=complete_device,
             help="What delivers offloaded keys: a device, or its memory's rate such as 200GB/s. Default: what the device "
             "file says of its host.",
         ),

@@ -4,7 +4,7 @@ from iosim.links.asked import EXCHANGES, LinkAsked, way_of
 from iosim.links.floor import SharedFloor, shared_floor
 from iosim.links.offload import OFFLOADS
 from iosim.links.rate import NAMES, Far, Link, far_of, link_of
-from iosim.links.way import Least, Proven, Share, Step, Told, Way
+from iosim.links.way import Least, Proven, Recompute, Share, Step, Told, Way
 
 __all__ = [
     "EXCHANGES",
@@ -15,6 +15,7 @@ __all__ = [
     "Link",
     "LinkAsked",
     "Proven",
+    "Recompute",
     "Share",
     "SharedFloor",
     "Step",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from iosim.attention import Attention
 from iosim.floors import TimeFloor
-from iosim.links.rate import Far, Link
+from iosim.links.rate import Far
 from iosim.links.way import Way
-from iosim.machine import Device
+from iosim.machine import Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,26 @@ class SharedFloor(TimeFloor):
         return max(terms, key=terms.__getitem__)
 
 
-def shared_floor(problem: Attention, way: Way, device: Device, link: Link, far: Far, warm: bool = False) -> SharedFloor:
+def shared_floor(problem: Attention, way: Way, cluster: Cluster, far: Far, warm: bool = False) -> SharedFloor:
     """The floor of a way's call, whatever the kernel and however the work is spread.
 
     Args:
+        cluster: the way's devices and the rate of each one's link.
         warm: operands may already be in the last caches and outputs may stay there.
     Raises:
         AbsentError: the device file lacks a peak or the main memory's bandwidth.
     """
+    device, rate = cluster.device, cluster.link_bytes_per_s
     cache = device.cache_before("hbm")
-    kept = (cache.capacity_bytes or 0) * cache.instances * way.devices if warm and cache else 0
+    kept = (cache.capacity_bytes or 0) * cache.instances * cluster.count if warm and cache else 0
     read, written = max(0, way.proven.read_bytes - kept), max(0, way.proven.write_bytes - kept)
-    peak = max(device.peak_flop_per_s(problem.types.q), device.peak_flop_per_s(problem.types.kv)) * way.devices
-    bandwidth = device.bandwidth_bytes_per_s("hbm") * way.devices
+    peak = max(device.peak_flop_per_s(problem.types.q), device.peak_flop_per_s(problem.types.kv)) * cluster.count
+    bandwidth = device.bandwidth_bytes_per_s("hbm") * cluster.count
     crossing = way.proven.least.most_bytes if way.proven.least else None
-    link_s = crossing / link.bytes_per_s if crossing is not None and link.bytes_per_s else None
+    link_s = crossing / rate if crossing is not None and rate else None
     far_s = way.proven.far_bytes / far.bytes_per_s if far.bytes_per_s and way.proven.far_bytes else None
     compute, memory = way.proven.flop / peak, (read + written) / bandwidth
     return SharedFloor(
         max(compute, memory, link_s or 0.0, far_s or 0.0), compute, memory, way.proven.flop, read, written, peak, bandwidth,
-        way.devices, link_s, crossing, link.bytes_per_s, far_s, way.proven.far_bytes,
+        cluster.count, link_s, crossing, rate, far_s, way.proven.far_bytes,
     )  # fmt: skip

@@ -43,8 +43,12 @@ def message_bytes(problem: Attention, words: int, copied: bool = True) -> int:
         copied: they reach the reader as outputs, so that the output's type may hold fewer values.
     """
     types = problem.types
-    values = min(VALUES[types.kv], VALUES[types.out]) if copied else VALUES[types.kv]
-    bits = math.floor(words * math.log2(values) * (1 - 1e-12))
+    return told_bytes([(words, min(VALUES[types.kv], VALUES[types.out]) if copied else VALUES[types.kv])])
+
+
+def told_bytes(words: Sequence[tuple[int, int]]) -> int:
+    """Bytes that (words, values of each) tell at least: the logarithm of their outcomes, less a bit for the end."""
+    bits = math.floor(sum(count * math.log2(values) for count, values in words) * (1 - 1e-12))
     return max(0, bits - 1) // 8
 
 

@@ -17,16 +17,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from iosim.attention import Attention
+from iosim.attention import BITS, Attention
 from iosim.errors import UsageError
 from iosim.floors import compulsory_bytes
-from iosim.links.least import CONDITIONS, answers_sent, message_bytes
+from iosim.links.least import CONDITIONS, VALUES, answers_sent, message_bytes, told_bytes
 from iosim.links.servers import cache_bytes, cached_tokens, kept_words, partial_outputs
 from iosim.links.way import (
     IN_MEMORY,
     PLAIN,
     Least,
     Proven,
+    Recompute,
     Share,
     Step,
     Told,
@@ -38,6 +39,7 @@ from iosim.links.way import (
     words,
 )
 from iosim.masks import Grid, bind
+from iosim.schedule import Traffic
 
 WHERE = "--offload"
 STORES = "the far side stores and does not compute; words without compression, as L0"
@@ -144,10 +146,10 @@ def offload_activations(problem: Attention, resident: Fraction) -> Way:
     traffic = crossing(problem, {}, moved) if forward else crossing(problem, moved, {})
     needed = _needed(problem, moved)
     if forward:
-        total = message_bytes(problem, sum(count for count, _ in needed), copied=False)
+        total = told_bytes([(count, VALUES[name]) for count, name in needed])
         least = Least((0,), (total,), (STORES, "Q, K and V end there; O can be computed again"))
     else:
-        total = sum(count * bits // 8 for count, bits in needed)
+        total = sum(count * BITS[name] // 8 for count, name in needed)
         least = Least((total,), (0,), (STORES, "Q, K and V lie there; O and its log-sum-exp can be computed again"))
     read, written = compulsory_bytes(problem)
     part = f"of {moved['Q']} of {rows['Q']} rows " if moved["Q"] < rows["Q"] else ""
@@ -170,20 +172,33 @@ def offload_activations(problem: Attention, resident: Fraction) -> Way:
             {"resident_rows": rows["Q"] - moved["Q"]},
         ),
         peers=False,
+        again=None
+        if not moved["Q"]
+        else Recompute("O and its log-sum-exps", _outputs(traffic), _forward_flop(problem)),
     )
 
 
-def _needed(problem: Attention, moved: dict[str, int]) -> list[tuple[int, int]]:
-    """(words, bits) of Q, K and V that the gradient depends on and that do not stay, wherever those that stay lie."""
+def _needed(problem: Attention, moved: dict[str, int]) -> list[tuple[int, str]]:
+    """(words, type) of Q, K and V that the gradient depends on and that do not stay, wherever those that stay lie."""
     counts, heads = problem.counts(), problem.shape.batch * problem.shape.heads
     kv_heads = problem.shape.batch * problem.shape.kv_heads
     stay = {"Q": heads * (problem.n_q - moved["Q"]), "K": kv_heads * (problem.n_kv - moved["K"])}
     rows, keys = max(0, counts.rows_ok - stay["Q"]), max(0, counts.keys_ok - stay["K"])
     types = problem.types
     return [
-        (rows * words(problem, "Q") // heads, types.bits("Q")),
-        (keys * (words(problem, "K") + words(problem, "V")) // kv_heads, types.bits("K")),
+        (rows * words(problem, "Q") // heads, types.q),
+        (keys * (words(problem, "K") + words(problem, "V")) // kv_heads, types.kv),
     ]
+
+
+def _outputs(traffic: Traffic) -> int:
+    """Bytes of O and its log-sum-exps."""
+    return sum(m.read_bytes + m.write_bytes for m in traffic.moved if m.tensor in ("O", "LSE"))
+
+
+def _forward_flop(problem: Attention) -> int:
+    """Useful FLOP of the forward pass, whatever the phase."""
+    return replace(problem, phase="prefill").flop()
 
 
 OFFLOADS: dict[str, Callable[[Attention, Fraction], Way]] = {

@@ -83,6 +83,18 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Recompute:
+    """What need not cross, since it can be computed again."""
+
+    what: str
+    """tensors"""
+    moved_bytes: int
+    """bytes that would not cross"""
+    flop: int
+    """useful FLOP of computing them again"""
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """What a reader is told."""
 
@@ -124,6 +136,8 @@ class Way:
     """whether messages go from device to device; else to something outside, the model or the host"""
     far_computes: bool = False
     """whether the far side computes with its keys, so that its memory's time is one of the steps"""
+    again: Recompute | None = None
+    """what could be computed again instead of crossing"""
 
     @property
     def devices(self) -> int:

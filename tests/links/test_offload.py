@@ -132,6 +132,10 @@ def test_gradients_need_what_went_out(group: int, n: int, d: int, eighths: int, 
             assert ((up - down) / 2 * d_out).sum() == pytest.approx((d_s @ seen_k * step).sum(), rel=1e-4, abs=1e-12)
     assert moved(out.traffic[0]) == ({}, without_zeros(links.sent[DEVICE]))
     assert moved(back.traffic[0]) == (without_zeros(links.received[DEVICE]), {})
+    assert out.again == back.again
+    if out.again:
+        assert out.again.flop == group * kv_heads * 2 * (d + d_v) * causal(n, n).sum()
+        assert out.again.moved_bytes == 2 * links.sent[DEVICE]["O"] + 4 * links.sent[DEVICE]["LSE"]
     for made in (out, back):
         assert made.least_crossing_bytes is not None
         assert made.least_crossing_bytes <= made.crossing_bytes

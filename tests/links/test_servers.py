@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from oracles.random_calls import problem
 
 from iosim.errors import UsageError
 from iosim.links import LinkAsked, Way, way_of
+from iosim.links.least import message_bytes
 
 
 def servers(call: object, devices: int, split: str) -> Way:
@@ -29,7 +32,7 @@ class Step:
         self.k = rng.normal(size=(batch, kv_heads, cached + new, d))
         self.v = rng.normal(size=(batch, kv_heads, cached + new, d_v))
         self.batch, self.kv_heads, self.group, self.new, self.cached = batch, kv_heads, group, new, cached
-        self.pairs = 0
+        self.pairs: Counter[int] = Counter()
 
     def wanted(self, b: int, head: int) -> np.ndarray:
         keys = head // self.group
@@ -49,6 +52,7 @@ class Step:
         for head in range(keys * self.group, (keys + 1) * self.group):
             q = links.send(worker, server, "Q", self.q[b, head])
             allowed = causal(self.new, self.cached + self.new)
+            self.pairs[server] += int(allowed.sum())
             answer = links.send(server, worker, "O", softmax_attention(q, k, v, allowed))
             np.testing.assert_allclose(answer, self.wanted(b, head), rtol=1e-10, atol=1e-12)
 
@@ -62,6 +66,7 @@ class Step:
                 part = slice(edges[server], edges[server + 1] + (self.new if server == count - 1 else 0))
                 q = links.send(worker, server, "Q", self.q[b, head])
                 allowed = causal(self.new, self.cached + self.new)[:, part]
+                self.pairs[server] += int(allowed.sum())
                 output, lse = with_lse(q, k[part], v[part], allowed)
                 merged.merge(links.send(server, worker, "O", output), links.send(server, worker, "LSE", lse))
             np.testing.assert_allclose(merged.output(), self.wanted(b, head), rtol=1e-10, atol=1e-12)
@@ -88,7 +93,9 @@ def test_servers_answer_with_what_they_receive(
     for server in range(devices):
         assert moved(made.traffic[server]) == (links.received[server], links.sent[server])
     assert made.crossing_bytes == sum(t.total_bytes for t in made.traffic)
-    assert sum(made.pairs) == batch * kv_heads * group * causal(new, cached + new).sum()
+    assert made.pairs == tuple(step.pairs[server] for server in range(devices))
+    assert made.share.call is not None
+    assert made.share.call.counts().pairs == made.pairs[made.device]
     assert made.least_crossing_bytes is not None
     assert made.least_crossing_bytes <= made.crossing_bytes
 
@@ -98,6 +105,19 @@ def test_a_step_moves_what_lamina_says_however_long_the_cache() -> None:
     for n, batch, group in ((4096, 8, 1), (131_072, 8, 1), (131_072, 64, 4), (131_072, 64, 8)):
         made = servers(problem(1, n, 128, None, "causal", 64, 64 // group, batch, "decode"), 4, "heads")
         assert made.crossing_bytes * group == (2 * group + 2) * 2 * 8192 * batch
+
+
+def test_answers_and_new_keys_are_proven() -> None:
+    """By keys: what a server's cached keys can make of 2 heads' 3 rows each; the last one has new keys to keep."""
+    made = servers(problem(3, 11 + 3, 16, 5, "causal", 8, 4, 2, "decode"), 3, "keys")
+    call = problem(3, 14, 16, 5, "causal", 8, 4, 2, "decode")
+    heads = 2 * 4
+    assert made.proven.least is not None
+    assert made.proven.least.sent == tuple(message_bytes(call, heads * min(2 * 3, keys) * 5) for keys in (3, 4, 4))
+    assert made.proven.least.received == (0, 0, message_bytes(call, heads * 3 * 21))
+    few = servers(problem(1, 14, 16, 5, "causal", 8, 4, 2, "decode"), 1, "heads").proven.least
+    assert few is not None
+    assert few.sent == (message_bytes(call, heads * 2 * 5),)
 
 
 def test_what_servers_cannot_do_is_refused() -> None:
