@@ -52,12 +52,14 @@ def test_every_device_ends_with_the_projected_outputs(
     k, v = rng.normal(size=(batch, kv_heads, n, d)), rng.normal(size=(batch, kv_heads, n, d_v))
     w = heads_of(rng, heads, d_v, width)
     summands, pairs = [np.zeros((batch, n, width)) for _ in range(devices)], [0] * devices
+    projected = [0] * devices
     for b in range(batch):
         for head in range(heads):
             owner = head * devices // heads
             done = softmax_attention(q[b, head], k[b, head // group], v[b, head // group], causal(n, n))
             summands[owner][b] += done @ w[head]
             pairs[owner] += int(causal(n, n).sum())
+            projected[owner] += 2 * done.shape[0] * w[head].size
     wanted = sum(summands).reshape(-1, width)
     links, rows = Links(devices), batch * n
     for block in range(blocks):
@@ -71,6 +73,7 @@ def test_every_device_ends_with_the_projected_outputs(
         )
         assert moved(made.traffic[device]) == found
     assert made.pairs == tuple(pairs)
+    assert {made.share.beside_flop} == set(projected)
     assert made.crossing_bytes == 2 * sum(counter["sums"] for counter in links.sent)
     assert made.least_crossing_bytes is not None
     assert made.least_crossing_bytes <= made.crossing_bytes

@@ -197,6 +197,34 @@ def test_the_floor_falls_no_faster_than_devices_are_added() -> None:
         assert fast <= slow * (1 + 1e-9)
 
 
+def test_expected_times_of_a_zigzag_are_those_of_its_two_launches() -> None:
+    """The last of 4 devices has tokens 1536 to 2047 and 2048 to 2559; the reported one as many pairs."""
+    call = iosim.problem("llama-3-8b", seq=4096)
+    report = iosim.analyze(call, "h100-sxm5", "flash3", exchange="zigzag", devices=4)
+    assert report.link is not None
+    way = report.link.way
+    parts = [
+        iosim.analyze(iosim.problem("llama-3-8b", seq=tokens, seq_kv=first + tokens), "h100-sxm5", "flash3")
+        for first, tokens in way.shards[way.device]
+    ]
+    times = [part.kernels[0].expected.time_s for part in parts if part.kernels[0].expected]
+    overlap = report.kernels[0].overlap
+    assert len(times) == 2
+    assert overlap is not None
+    assert (overlap.basis, overlap.compute_s) == ("expected", pytest.approx(sum(times)))
+
+
+def test_servers_answer_after_they_were_asked() -> None:
+    call = iosim.problem("llama-3-8b", phase="decode", seq_kv=8192, batch=64)
+    report = iosim.analyze(call, "h100-sxm5", exchange="attention-servers", devices=4)
+    overlap, link = report.kernels[0].overlap, report.link
+    assert overlap is not None
+    assert link is not None
+    assert link.received_s is not None
+    assert link.sent_s is not None
+    assert overlap.overlapped_s == pytest.approx(link.received_s + overlap.compute_s + link.sent_s)
+
+
 def test_ways_are_the_same_however_they_are_spelled() -> None:
     call = iosim.problem(heads=8, head_dim=64, seq=256)
     plain = way_of(call, LinkAsked(exchange="tiling-allreduce", devices=4))

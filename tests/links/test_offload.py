@@ -15,6 +15,7 @@ from oracles.random_calls import problem
 from iosim import problem as asked_problem
 from iosim.errors import UsageError
 from iosim.links import LinkAsked, Way, way_of
+from iosim.links.least import message_bytes
 
 DEVICE, FAR = 0, 1
 
@@ -148,6 +149,20 @@ def test_a_cache_of_26_gb() -> None:
     assert cache == 26_843_545_600
     near = offloaded(problem(1, 2048, 128, None, "causal", 40, 40, 16, "decode"), "attention")
     assert near.crossing_bytes == 16 * 4 * 40 * 128 * 2  # Q, K, V and O of one token: a 512th
+
+
+def test_what_is_proven_of_offloads() -> None:
+    """What few keys elsewhere can tell, and main-memory bytes without what comes over the link."""
+    call = problem(2, 9, 16, 5, "causal", 8, 2, 3, "decode")  # 7 cached keys, 4 x 2 rows per key/value head
+    away = offloaded(call, "attention", "3/7").proven
+    assert away.least is not None
+    assert away.least.received == (message_bytes(call, 3 * 2 * min(4 * 2, 4) * 5),)
+    assert away.least.sent == (message_bytes(call, 3 * 2 * 2 * 21),)
+    assert (away.read_bytes, away.far_bytes) == (2 * 3 * 2 * 3 * 21, 2 * 3 * 2 * 4 * 21)
+    fetched = offloaded(call, "kv", "3/7").proven
+    queries, keys, outputs = 3 * 8 * 2 * 16, 3 * 2 * 9 * 21, 3 * 8 * 2 * 5
+    assert (fetched.read_bytes, fetched.write_bytes) == (2 * (queries + keys) - fetched.far_bytes, 2 * outputs)
+    assert fetched.far_bytes == away.far_bytes
 
 
 def test_what_cannot_be_left_elsewhere_is_refused() -> None:
