@@ -17,6 +17,9 @@ TIME_COLUMNS = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
 #: columns that only `predict` writes: bytes beside them are iosim's own and not measured
 PREDICTED = "method"
 OUTSIDE = "mask, phase or tile outside the time model"
+#: choices of iosim's own Triton kernel that the replay does not repeat, and the values that it does
+PLAIN = {"rows": ("", "ascending"), "pick": ("", "item"), "keep": ("",), "writes": ("", "1"), "stagger": ("", "0")}
+ODD = "bytes of a choice that the replay does not repeat"
 
 
 def check_fill(fill: Mapping[str, str], more: Sequence[str] = ()) -> None:
@@ -136,8 +139,11 @@ def _bytes_of_kind(
     def word(name: str, row: int) -> str:
         return columns[name][row].strip() if name in columns else ""
 
+    plain = [all(word(name, row) in known for name, known in PLAIN.items()) for row in members.tolist()]
+    odd = plain.count(False)
+    members = members[np.array(plain, bool)]
     return Table(
-        (), {},
+        (), {ODD: odd} if odd else {},
         tuple(
             Counted(
                 kind, tuple(int(read.numbers[name][row]) for name in COUNTS),  # type: ignore[arg-type]

@@ -10,7 +10,8 @@ import pytest
 
 from iosim.cli import run
 from iosim.errors import AbsentError, FileError, UsageError
-from iosim.validate.ncu import _case, _number
+from iosim.machine import load_device
+from iosim.measure.experiments import Board, cuda_cases
 from iosim.validate.readers import read_table
 from iosim.validate.validating import validate
 
@@ -58,37 +59,27 @@ def test_the_raw_page_has_a_line_of_units_and_no_shape() -> None:
     assert read_table(DATA / "ncu-raw.csv", A100).skipped == {"batch is missing": 3}
 
 
-@pytest.mark.parametrize(
-    ("text", "unit", "seconds", "value"),
-    [
-        ("1,234.5", "usecond", True, 1234.5e-6),
-        ("2", "ms", True, 2e-3),
-        ("7", "nsecond", True, 7e-9),
-        ("1.5", "second", True, 1.5),
-        ("3", "Gbyte", False, 3e9),
-        ("12,345", "sector", False, 12_345 * 32),
-        ("2.5", "Ksector", False, 80_000),
-        ("1.234.567,8", "byte", False, None),  # a locale with decimal commas is not guessed at
-        ("12,34", "Mbyte", False, None),
-        ("5", "usecond", False, None),
-        ("5", "byte", True, None),
-        ("5", "", False, None),
-        ("n/a", "byte", False, None),
-        ("-3", "byte", False, None),
-    ],
-)
-def test_numbers_and_units_as_printed(text: str, unit: str, seconds: bool, value: float | None) -> None:
-    assert _number(text, unit, seconds) == (pytest.approx(value) if value is not None else None)
-
-
-def test_a_case_is_found_among_ranges() -> None:
-    name = "sdpa-flash 1 16 16 64 1024 1024 full 0 0 cyclic head-major"
-    outer = '1  "<default domain>:step:none:none:none:none:none:none"  '
-    found = _case(outer + f'"<default domain>:{name}:none:none:none:none:none:none" ')
-    assert found is not None
-    assert found.key == name
-    assert _case(outer) is None
-    assert _case('1 "<default domain>:sdpa-flash x 16 16 64 1 1 full 0 0 a b:none:none:none:none:none:none"') is None
+def test_ranges_of_iosim_measure_name_their_cases(tmp_path: Path) -> None:
+    """The label of a case of this board in place of the shape, inside another range."""
+    device = load_device("a100-sxm-80gb")
+    case = next(
+        case for case in cuda_cases(Board(108, 40 << 20)) if case.kernel == "sdpa-flash" and case.phase == "decode"
+    )
+    text = (DATA / "ncu-details.csv").read_text()
+    shape = re.search(r"kernel=flash2 phase=decode[^:]*", text)
+    assert shape
+    outer = '""<default domain>:step:none:none:none:none:none:none""  ""<default domain>:'
+    labelled = tmp_path / "labelled.csv"
+    labelled.write_text(text.replace(f'""<default domain>:{shape[0]}', f"{outer}{case.label}"))
+    table = read_table(labelled, A100)
+    (found,) = [row for row in table.counted if row.kind.phase == "decode"]
+    assert found.kind.kernel == "flash2"
+    assert found.shape == (case.batch, case.heads, case.kv_heads, case.head_dim, case.head_dim, 1, case.seq_kv)
+    assert found.kind.device.key == device.key
+    labelled.write_text(text.replace(shape[0], "iosim.000000000000"))
+    ((why, count),) = read_table(labelled, A100).skipped.items()
+    assert "names neither columns nor a case" in why
+    assert count == 1
 
 
 def test_what_nsight_cannot_say_is_asked_for(tmp_path: Path) -> None:
@@ -100,23 +91,24 @@ def test_what_nsight_cannot_say_is_asked_for(tmp_path: Path) -> None:
         read_table(DATA / "ncu-no-permission.txt")
     empty = tmp_path / "none.csv"
     empty.write_text("==PROF== Connected to process 1\n==WARNING== No kernels were profiled.\n")
-    with pytest.raises(FileError, match="no kernel"):
+    with pytest.raises(FileError, match="no table"):
         read_table(empty)
     other = tmp_path / "other.csv"
     other.write_text(re.sub(r"dram__|gpu__|lts__", "sm__", (DATA / "ncu-details.csv").read_text()))
-    with pytest.raises(FileError, match="none of the metrics"):
+    with pytest.raises(FileError, match="none of the counters"):
         read_table(other, A100)
     strange = tmp_path / "strange.csv"
-    strange.write_text((DATA / "ncu-details.csv").read_text().replace('"usecond","31.52"', '"fortnight","31.52"'))
-    assert any("fortnight" in why for why in read_table(strange, A100).skipped)
+    strange.write_text((DATA / "ncu-details.csv").read_text().replace('"usecond","31.52"', '"ysecond","31.52"'))
+    with pytest.raises(FileError, match="unknown unit"):
+        read_table(strange, A100)
 
 
-def test_a_cut_file_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     cut = tmp_path / "cut.csv"
     text = (DATA / "ncu-details.csv").read_text()
     cut.write_text(text[: text.index('"2","4242"') - 40])  # in the middle of the second kernel's last line
-    table = read_table(cut, A100)
-    assert [row.shape[5] for row in table.counted] == [1024, 1]
+    with pytest.raises(FileError, match=r"cut short|columns"):
+        read_table(cut, A100)
 
 
 def test_triton_rates_become_times_and_names_say_the_shape() -> None:
@@ -174,6 +166,16 @@ def test_missing_columns_can_be_filled(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no reader knows") as caught:
         read_table(path, {**fill, "head_dims": "64"})
     assert "head_dim" in caught.value.faults[0].hint
+
+
+def test_bytes_of_odd_choices_are_counted_and_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "seq_q,seq_kv,time_ms,hbm_read_bytes,rows,writes\n4096,4096,0.4,6e7,ascending,1\n4096,4096,0.4,6e7,descending,1\n"
+    )
+    table = read_table(path, {**SHAPE, "device": "h100-sxm5", "kernel": "flash3"})
+    assert len(table.counted) == 1
+    assert table.skipped == {"bytes of a choice that the replay does not repeat": 1}
 
 
 def test_bytes_that_predict_wrote_are_not_measured(tmp_path: Path) -> None:
