@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from iosim.errors import FileError
@@ -112,13 +113,13 @@ def _draw(above: Any, below: Any, measured: Any, predicted: Any, marks: dict[str
 
 
 def _figures(members: Sequence[Points]) -> str:
-    """Rows and median errors of a panel's groups."""
-    total = sum(len(points.measured) for points in members)
+    """Rows and median errors of a panel, with windows and without."""
     shown = []
-    for points in members:
-        errors = points.group.errors
-        if errors:
-            shown.append(("windows " if points.group.window else "median ") + f"{errors.median_abs_error:.1%}")
+    for window, word in ((False, "median"), (True, "windows")):
+        ratios = [points.predicted / points.measured for points in members if points.group.window is window]
+        if ratios:
+            shown.append(f"{word} {median(abs(ratio - 1) for part in ratios for ratio in part.tolist()):.1%}")
+    total = sum(len(points.measured) for points in members)
     return "\n".join([f"n {total:,}", ", ".join(shown)])
 
 

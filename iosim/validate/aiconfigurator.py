@@ -14,6 +14,7 @@ import numpy as np
 from iosim.errors import AbsentError, FileError
 from iosim.machine import load_device
 from iosim.timing.calls import UNBOUNDED, Calls
+from iosim.validate.rows import LARGEST
 from iosim.validate.timings import Table, Timings
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ KERNELS = {
 }
 TYPES = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8", "": "bf16"}
 FILES = {"context_attention_perf.parquet": "prefill", "generation_attention_perf.parquet": "decode"}
+#: columns that every row needs, and their smallest values
+LEAST = {
+    "batch_size": 1, "isl": 1, "num_heads": 1, "num_key_value_heads": 0, "head_dim": 1, "step": 0, "window_size": 0,
+    "latency": 0,
+}  # fmt: skip
 #: collectors whose decode rows hold `step` keys, not one more: vLLM 0.14
 STEP_IS_LENGTH = {("vllm", "0.14.0")}
 
@@ -68,12 +74,13 @@ def read_file(path: Path) -> Table:
     version, framework, system = path.parts[-2], path.parts[-3], path.parts[-5]
     if system not in SYSTEMS:
         return Table((), {f"a system without a device file: {system}": 1})
-    frame = _frame(path)
-    made, skipped = [], {}
+    frame, skipped = usable_rows(_frame(path))
+    made = []
     for (source, q, kv), group in frame.groupby(["kernel_source", "attn_dtype", "kv_cache_dtype"], sort=True):
         kernel = KERNELS.get((framework, str(source)))
         if kernel is None or str(q) not in TYPES or str(kv) not in TYPES:
-            skipped[f"{framework} {source}: no time model"] = len(group)
+            why = f"{framework} {source}: no time model"
+            skipped[why] = skipped.get(why, 0) + len(group)
             continue
         shift = 0 if (framework, version) in STEP_IS_LENGTH else 1
         calls = _calls(group, FILES[path.name], shift)
@@ -82,8 +89,33 @@ def read_file(path: Path) -> Table:
             group["latency"].to_numpy(float) / 1e3, f"{system}/{framework}/{version}/{path.stem}",
             group.index.to_numpy(np.int64) + 1,
         )  # fmt: skip
-        made.append(timings[(timings.time_s > 0) & (calls.n_kv > 0) & (calls.heads % calls.kv_heads == 0)])
+        made.append(timings[calls.n_kv > 0])
+        if empty := int((calls.n_kv < 1).sum()):
+            skipped["no key at all"] = skipped.get("no key at all", 0) + empty
     return Table(tuple(made), skipped)
+
+
+def usable_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """(rows whose numbers can be, why the others were left out -> how many); zero key/value heads mean as many as heads."""
+    import pandas as pd
+
+    left: dict[str, int] = {}
+
+    def keep(good: pd.Series[bool], why: str) -> None:
+        nonlocal frame
+        if bad := int((~good).sum()):
+            left[why] = bad
+            frame = frame[good]
+
+    for name, least in LEAST.items():
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        keep(numbers.notna(), f"{name} is missing")
+        numbers = numbers[frame.index]
+        keep((numbers >= least) & (numbers < LARGEST), f"{name} cannot be")
+    keep(pd.to_numeric(frame["latency"]) > 0, "latency cannot be")
+    groups = frame["num_key_value_heads"].where(frame["num_key_value_heads"] > 0, frame["num_heads"])
+    keep(frame["num_heads"] % groups == 0, "heads do not divide among key/value heads")
+    return frame, left
 
 
 def _frame(path: Path) -> pd.DataFrame:
@@ -97,8 +129,9 @@ def _frame(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise FileError("no such file", str(path), "check the path") from None
     except Exception as error:
-        raise FileError(f"not a whole Parquet file: {str(error)[:80]}", str(path)) from None
-    needed = {"batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "step", "latency", "kernel_source"}
+        said = str(error).replace(f"'{path}'", "").rpartition(": ")[2][:80]
+        raise FileError(f"not a whole Parquet file: {said}", str(path), "was it cut short?") from None
+    needed = {*LEAST, "kernel_source"} - {"window_size"}
     missing = sorted(needed - set(frame.columns))
     if missing:
         raise FileError(f"missing columns {', '.join(missing)}", str(path))

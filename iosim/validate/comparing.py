@@ -18,8 +18,11 @@ WORST = 20
 #: median of time over floor below which a table cannot be in the unit that its column says; of few rows, which a
 #: wrong device may explain, only far below
 IMPOSSIBLE, FEW, FAR_BELOW = 0.5, 3, 0.02
-#: units that are taken for one another, and how far apart they are
-SLIPS = (("s", "ms", 1e3), ("ms", "us", 1e3), ("s", "us", 1e6), ("us", "ns", 1e3))
+#: factors between units that are taken for one another
+SLIPS = {
+    1e3: "a thousand times: seconds under a column of ms, or ms under one of us",
+    1e6: "a million times: seconds under a column of us",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +186,11 @@ def check_unit(timings: Timings, floor_s: Floats) -> None:
     ratio = float(np.median(timings.time_s / floor_s))
     if ratio >= (IMPOSSIBLE if len(timings) > FEW else FAR_BELOW):
         return
-    slips = [f"{larger} under a column of {smaller}" for larger, smaller, factor in SLIPS if 1 <= ratio * factor < 300]
+    slips = [text for factor, text in SLIPS.items() if 1 <= ratio * factor < 300]
     where = f"rows {timings.row[0]} to {timings.row[-1]} of {timings.source}" if len(timings) > 1 else timings.source
     raise FileError(
         f"times of {timings.kernel} on {timings.device.name} are {ratio:.2g} of the floor in the median", where,
-        f"is it {' or '.join(slips)}?" if slips else "is it another device, or another count of FLOP?",
+        f"is the unit off by {' or by '.join(slips)}?" if slips else "is it another device, or another count of FLOP?",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from iosim.cli import run
 from iosim.errors import AbsentError, FileError, UsageError
 from iosim.machine import load_device
 from iosim.measure.experiments import Board, cuda_cases
+from iosim.validate.aiconfigurator import usable_rows
 from iosim.validate.readers import read_table
 from iosim.validate.validating import validate
 
@@ -150,7 +151,7 @@ def test_a_thousand_times_too_fast_is_a_wrong_unit_whatever_the_number_of_rows(t
     )
     with pytest.raises(FileError, match="of the floor") as caught:
         validate([path])
-    assert "ms under a column of us" in caught.value.faults[0].hint
+    assert "ms under one of us" in caught.value.faults[0].hint
 
 
 def test_missing_columns_can_be_filled(tmp_path: Path) -> None:
@@ -217,3 +218,19 @@ def test_pictures_need_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     details = [str(DATA / "ncu-details.csv"), "--device", "a100-sxm-80gb"]
     assert run(["validate", *details, "--plot", str(tmp_path / "x.png")]) == 4
     assert not (tmp_path / "x.png").exists()
+
+
+def test_parquet_rows_with_missing_or_absurd_fields_are_counted() -> None:
+    pandas = pytest.importorskip("pandas")
+    good = {"batch_size": 1, "isl": 64, "num_heads": 8, "num_key_value_heads": 0, "head_dim": 64, "step": 0,
+            "window_size": 0, "latency": 0.1}  # fmt: skip
+    changes = [{}, {"num_heads": None}, {"head_dim": -64}, {"latency": None}, {"latency": 0}, {"num_key_value_heads": 3},
+               {"isl": 10**12}, {"batch_size": float("nan")}, {"num_heads": None, "latency": None}]  # fmt: skip
+    kept, why = usable_rows(pandas.DataFrame([{**good, **change} for change in changes]))
+    assert kept.index.tolist() == [0]
+    assert sum(why.values()) == len(changes) - 1
+    assert why["num_heads is missing"] == 2
+    assert set(why) == {
+        "num_heads is missing", "head_dim cannot be", "latency is missing", "latency cannot be", "isl cannot be",
+        "batch_size is missing", "heads do not divide among key/value heads",
+    }  # fmt: skip
