@@ -6,8 +6,8 @@ memory (its L2): scores in fp32, probabilities in the operands' type, products P
 Words per head, areas and rows summed over visited first-level tiles:
     FlashAttention-2's: N_q d + keys (d + d_v) in, N_q d_v (and log-sum-exp) out
     handed over       area (S) + area (P) + rows d_v (P V), each written once and read once
-Larger first-level tiles mean fewer hand-overs of P V and fewer synchronisations, not fewer scores. Masks are
-made on chip (the paper's tiling-mask keeps one block of twice the tile), so they move nothing.
+    mask entries      of tiles with masked entries (`mask=tiling-mask`), or of all (`tensor`): `mask_words`
+Larger first-level tiles mean fewer hand-overs of P V and fewer synchronisations, not fewer scores.
 Sources: Lin et al. 2024, FastAttention (arXiv 2410.16663) sections 4.1 and 4.2; Huawei's descriptions of the split
 AI core (910B and later). On cores that share memory (`shared=true`) nothing is handed over.
 """
@@ -20,54 +20,71 @@ from dataclasses import replace
 from iosim.kernels import flash2
 from iosim.kernels.algorithm import LSE, MMA_ROWS, Algorithm, Call, Parameter, register, total_sums
 from iosim.kernels.key_values import KV_PARAMETERS, key_row_bits
-from iosim.kernels.programs import Step
+from iosim.kernels.mask_words import MASK_PARAMETERS, mask_moved, mask_touches, notes
+from iosim.kernels.programs import Step, head_tiles
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, WorkingSet
 
 HANDED = ("S_handed", "P_handed", "O_handed")
 
 
 def forward(call: Call) -> tuple[Launch, ...]:
-    """FlashAttention-2's launch with what the two kinds of cores hand over."""
+    """FlashAttention-2's launch with mask entries and what the two kinds of cores hand over."""
     (launch,) = flash2.forward(call)
-    if call.flag("shared"):
+    more = (*mask_moved(call), *_handed(call))
+    if not more:
         return (launch,)
-    sums, bits = total_sums(call.problem, call.tiling), call.problem.types.bits
-    output = sums.query_rows * call.problem.shape.head_dim_v
-    words = (sums.area, sums.area, output)
-    widths = (bits("accumulator"), bits("P"), bits("accumulator"))
-    handed = (Moved(name, width, count, count) for name, width, count in zip(HANDED, widths, words, strict=True))
     assert launch.program is not None
-    traffic = Traffic((*launch.traffic.moved, *handed))
+    traffic = Traffic((*launch.traffic.moved, *more))
     return (replace(launch, traffic=traffic, program=_program(call, launch.program)),)
 
 
+def _handed(call: Call) -> tuple[Moved, ...]:
+    """Scores, probabilities and products, once each way."""
+    if call.flag("shared"):
+        return ()
+    sums, bits = total_sums(call.problem, call.tiling), call.problem.types.bits
+    words = (sums.area, sums.area, sums.query_rows * call.problem.shape.head_dim_v)
+    widths = (bits("accumulator"), bits("P"), bits("accumulator"))
+    return tuple(Moved(name, width, count, count) for name, width, count in zip(HANDED, widths, words, strict=True))
+
+
 def _program(call: Call, base: Program) -> Program:
-    """The base's steps; after each KV tile the hand-overs, in buffers that the item uses again and again."""
-    tiling, d_v = call.tiling, call.problem.shape.head_dim_v
+    """The base's steps; after each KV tile mask entries and hand-overs, in buffers that a core uses again and again."""
+    tiling, d_v, plan = call.tiling, call.problem.shape.head_dim_v, head_tiles(call)
     sizes = (tiling.rows * tiling.cols, tiling.rows * tiling.cols, tiling.rows * d_v)
+    names = () if call.flag("shared") else HANDED
 
     def steps(item: int) -> Iterator[Step]:
         head, tile = divmod(item, base.tiles)
-        rows = 0
+        rows, masks = 0, mask_touches(call, plan, head, tile)
         for step in base.steps(item):
             yield step
             rows = step[0].rows if step[0].tensor == "Q" else rows
             for key in (touch for touch in step if touch.tensor == "K"):
+                if key.row in masks:
+                    yield masks[key.row]
                 words = (rows * key.rows, rows * key.rows, rows * d_v)
-                for name, size, count in zip(HANDED, sizes, words, strict=True):
-                    yield (Touch(name, head, tile * size, count, True),)
-                    yield (Touch(name, head, tile * size, count, False),)
+                for name, size, count in zip(names, sizes, words, strict=False):
+                    at = tile % call.neighbours * size
+                    yield (Touch(name, 0, at, count, True),)
+                    yield (Touch(name, 0, at, count, False),)
 
-    return replace(base, row_elements={**base.row_elements, **dict.fromkeys(HANDED, 1)}, steps=steps, table=None)
+    return replace(
+        base,
+        row_elements={**base.row_elements, **dict.fromkeys((*HANDED, "mask", "M_mask"), 1)},
+        steps=steps,
+        table=None,
+    )
 
 
 def working_set(call: Call) -> WorkingSet:
-    """Q and `stages` K/V tiles in L1; a basic block of scores and of the output in L0C."""
+    """Q and `stages` K/V tiles in L1; a basic block of scores, of the output in L0C, of mask entries beside it."""
     shape, bits, tiling = call.problem.shape, call.problem.types.bits, call.tiling
     shared = tiling.rows * shape.head_dim * bits("Q") + call.number("stages") * tiling.cols * key_row_bits(call)
     block = call.number("block")
     columns = min(block, tiling.cols) + min(block, shape.head_dim_v)
-    return WorkingSet(shared // 8, min(block, tiling.rows) * columns * bits("accumulator") // 8)
+    entries = 0 if call.settings["mask"] == "on-chip" else min(block, tiling.cols) * call.number("mask_bits")
+    return WorkingSet(shared // 8, min(block, tiling.rows) * (columns * bits("accumulator") + entries) // 8)
 
 
 FAST_ATTENTION = register(
@@ -84,8 +101,10 @@ FAST_ATTENTION = register(
             *KV_PARAMETERS,
             Parameter("block", 128, "rows and columns of a second-level block, in L0", least=16),
             Parameter("shared", False, "matrix and vector cores share a buffer: nothing is handed over"),
+            *MASK_PARAMETERS,
         ),
         launches=forward,
         working_set=working_set,
+        notes=notes,
     )
 )

@@ -29,6 +29,7 @@ ONLY = {
 OWN = {
     "flash4-decode": "b200-sxm",
     "fast-attention": "ascend-910b2",
+    "fast-attention-tiling-mask": "ascend-910b2",
     "cpu-flash": "epyc-9654",
     **dict.fromkeys(("fusemax", "two-pass-array", "three-pass-array", "recompute-array"), "fusemax-cloud"),
     "flash-v100": "v100-sxm2-32gb",
