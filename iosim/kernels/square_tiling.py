@@ -7,7 +7,8 @@ which is about 4 N^2 d / B + N^2; under a mask only visited blocks count. The pa
 vector, B = floor(sqrt(M / 4)); `stationary=outer-product` keeps one block and a column and a row of its
 operands, b^2 + 2 b + 1 <= M: the same words with B twice as large. Extents of the tile are B; the two must
 be equal. As printed the paper exponentiates without a maximum; `safe` stores raw scores and the row maximum
-beside the row sum (N_q more words each way) and exponentiates in phase 2, as often as it reads a score.
+beside the row sum (N_q more words each way), corrects that sum block by block as the maximum moves, and
+exponentiates again in phase 2, as often as it reads a score.
 Source: Saha, Ye 2024, The I/O complexity of attention (arXiv 2402.07443), algorithm 1 and theorem 3.5.
 """
 
@@ -61,9 +62,9 @@ def launches(call: Call) -> tuple[Launch, ...]:
         moved(problem, "O", write=rows * shape.head_dim_v),
     )
     d, d_v, pairs = shape.head_dim, shape.head_dim_v, problem.counts().pairs
-    exp = sums.area * (1 if not call.flag("safe") else 1 + times)
-    scored = Work(sums.tile_pairs, 2 * d * pairs, 2 * d * sums.area, exp=exp if not call.flag("safe") else sums.area)
-    summed = Work(0, 2 * d_v * pairs, 2 * d_v * sums.area, exp=exp - scored.exp)
+    safe = int(call.flag("safe"))
+    scored = Work(sums.tile_pairs, 2 * d * pairs, 2 * d * sums.area, sums.area, safe * sums.query_rows)
+    summed = Work(0, 2 * d_v * pairs, 2 * d_v * sums.area, safe * times * sums.area)
     return (
         Launch("scores", sums.q_tiles, Traffic(first), scored, _scores_program(call, kept)),
         Launch("outputs", sums.q_tiles, Traffic(second), summed, _outputs_program(call, kept)),

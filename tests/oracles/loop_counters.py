@@ -132,6 +132,7 @@ def split_kv(allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int, splits
             c.store("LSE_partial", length(i))
             c.load("O_partial", length(i) * d_v)
             c.load("LSE_partial", length(i))
+            c.rescale += length(i)
         c.store("O", length(i) * d_v)
         if lse:
             c.store("LSE", length(i))
@@ -256,9 +257,8 @@ def recompute_values(allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int
             for j in visited:
                 c.load("K", length(j) * d)
                 c.load("V", length(j) * length(part))
-                c.tiles += 1
-                c.executed += 2 * (d + length(part)) * length(i) * length(j)
-                c.exp += length(i) * length(j)
+                c.score_tile(allowed[i, j], d if part.start == 0 else 0, length(part))  # scores are useful once
+                c.executed += 0 if part.start == 0 else 2 * d * length(i) * length(j)
             c.store("O", length(i) * length(part))
         c.store("LSE", length(i))
     return c
@@ -277,8 +277,10 @@ def square_tiling(allowed: np.ndarray, d: int, d_v: int, block: int, safe: bool)
                 c.load("Q", length(i) * length(part))
                 c.load("K", length(j) * length(part))
                 c.executed += 2 * length(i) * length(j) * length(part)
+                c.flop += 2 * int(allowed[i, j].sum()) * length(part)
             c.tiles += 1
             c.exp += length(i) * length(j)  # for the sum of the row
+            c.rescale += safe * length(i)  # that sum, when the maximum moves
             c.store("S", length(i) * length(j))
         for name in kept:
             c.store(name, length(i))
@@ -291,6 +293,7 @@ def square_tiling(allowed: np.ndarray, d: int, d_v: int, block: int, safe: bool)
                     c.load("S", length(i) * length(j))
                     c.load("V", length(j) * length(part))
                     c.executed += 2 * length(i) * length(j) * length(part)
+                    c.flop += 2 * int(allowed[i, j].sum()) * length(part)
                     c.exp += safe * length(i) * length(j)  # raw scores were stored
             c.store("O", length(i) * length(part))
     return c
@@ -335,6 +338,7 @@ def stream_k(
                 c.load("Q", length(i) * d)
             c.load("K", length(j) * d)
             c.load("V", length(j) * d_v)
+            c.score_tile(allowed[i, j], d, d_v)
         begin = end
     for h in range(heads):
         for i in q_tiles:
@@ -343,6 +347,7 @@ def stream_k(
             for name, width in (("O_partial", d_v), ("LSE_partial", 1)):
                 c.store(name, exchanged * length(i) * width)
                 c.load(name, exchanged * length(i) * width)
+            c.rescale += exchanged * length(i)
             c.store("O", length(i) * d_v)
             c.store("LSE", length(i))
     return c
