@@ -71,7 +71,15 @@ def concurrency_of(schedule: Schedule, device: Device | None, options: ReplayOpt
             order, section = "sections", _section_heads(schedule)
         else:
             assignment = "static"
-    return Concurrency(cores, fits, options.grid_order or order, options.kv_order or "cyclic", assignment, section)
+    asked, _, heads = (options.grid_order or order).partition(":")
+    if heads:
+        section = _whole(heads)
+    return Concurrency(cores, fits, asked, options.kv_order or "cyclic", assignment, section)
+
+
+def _whole(heads: str) -> int:
+    """N of sections:N; 0, which is refused, where it is no number."""
+    return int(heads) if heads.isascii() and heads.isdigit() else 0
 
 
 def residency(schedule: Schedule, device: Device) -> int:

@@ -18,7 +18,7 @@ class ReplayOptions:
     residency: int | None = None
     """items resident on one core"""
     grid_order: str | None = None
-    """see `iosim.trace.concurrency`"""
+    """see `iosim.trace.concurrency`; sections:N: of N heads"""
     kv_order: str | None = None
     """cyclic | reverse | sawtooth"""
     warm: bool = False

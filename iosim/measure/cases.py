@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 
 #: runners that are no attention: they measure what the machine does with bytes
 PROBES = ("fill", "copy", "chase")
+#: of names of profiler ranges
+PREFIX = "iosim/"
+LABEL = re.compile(r"iosim/[\w/.=-]+")
+WHOLE = frozenset(
+    [
+        "batch",
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "seq_q",
+        "seq_kv",
+        "tile_q",
+        "tile_kv",
+        "per_core",
+        "writes",
+        "stagger",
+        "stages",
+        "warps",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +58,11 @@ class Case:
     order: str = "cyclic"
     """direction of the walk over keys: cyclic | sawtooth"""
     grid: str = "head-major"
-    """head-major: all row tiles of a head before the next | row-major: heads interleaved | sections:N of N heads
-    | by-partition, by-parity: which cores a head runs on"""
+    """head-major: all row tiles of a head before the next | row-major: heads interleaved | longest-first: head-major, the
+    last row tile first | sections:N of N heads, row tiles from the last, heads fastest | by-partition, by-parity: which
+    cores a head runs on"""
     dtype: str = "bf16"
     """element type"""
-    rows: str = "ascending"
-    """row tiles from the first | descending: from the last, the longest under a causal mask"""
     pick: str = "item"
     """item: a program per item | static: resident programs stride | atomic: they take the next | sides: a head per side"""
     per_core: int = 0
@@ -98,8 +117,31 @@ class Case:
 
 
 def label_of(key: str) -> str:
-    """Short name of a case without spaces or colons, which a profiler's lists of ranges are split at."""
-    return "iosim." + blake2b(key.encode(), digest_size=6).hexdigest()
+    """A case's key as one word without colons, which a profiler's lists of ranges are split at."""
+    return PREFIX + key.replace(":", "=").replace(" ", "/")
+
+
+def case_of(text: str) -> Case | None:
+    """The case whose label stands in a text; None where none does.
+
+    >>> case = Case("flex", 1, 32, 8, 128, 4096, 4096, "window:512")
+    >>> case_of(f"<default domain>:{case.label}:none") == case
+    True
+    """
+    names = [name for name in Case.__dataclass_fields__ if name != "experiment"]
+    for found in LABEL.findall(text):
+        words = found.removeprefix(PREFIX).replace("=", ":").split("/")
+        if len(words) != len(names):
+            continue
+        values = dict(zip(names, words, strict=True))
+        try:
+            typed = {
+                name: int(value) if name in WHOLE else value if value != "-" else "" for name, value in values.items()
+            }
+        except ValueError:
+            continue
+        return Case(**typed)  # type: ignore[arg-type]
+    return None
 
 
 def cpu_cases(pytorch: bool = False) -> Iterator[Case]:

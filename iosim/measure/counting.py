@@ -20,7 +20,7 @@ from pathlib import Path
 
 import iosim
 from iosim.errors import AbsentError, FileError
-from iosim.measure.cases import label_of
+from iosim.measure.cases import LABEL, label_of
 from iosim.measure.nsight import QUANTITIES, Launch, parse_nsight, totals
 from iosim.measure.result_file import Row, read_rows, write_rows
 
@@ -32,6 +32,8 @@ BATCH = 12
 CACHE_CONTROL = {"cold": "all", "warm": "none"}
 #: seconds that a run of the profiler may take beyond its budget before it is ended
 GRACE_S = 120.0
+NO_PERMISSION = "ERR_NVGPUCTRPERM"
+PERMISSION = "run as root, or load the driver with NVreg_RestrictProfilingToAdminUsers=0"
 PLACES = ("/usr/local/cuda*/bin/ncu", "/opt/nvidia/nsight-compute/*/ncu")
 
 
@@ -144,7 +146,7 @@ def _fill(batch: Mapping[str, Row], launches: Iterable[Launch]) -> int:
 
 
 def _label(launch: Launch) -> str:
-    found = re.search(r"iosim\.[0-9a-f]{12}", " ".join(launch.ranges))
+    found = LABEL.search(" ".join(launch.ranges))
     return found[0] if found else ""
 
 
@@ -209,11 +211,9 @@ def _launches(text: str, output: str) -> tuple[Launch, ...]:
         AbsentError: it reports none and says why, or the program under it failed.
     """
     said = text + "\n" + output
-    if "ERR_NVGPUCTRPERM" in said:
-        raise AbsentError(
-            "no permission to read the GPU's counters (ERR_NVGPUCTRPERM)", "--counters",
-            "times were kept; run as root, or load the driver with NVreg_RestrictProfilingToAdminUsers=0",
-        )  # fmt: skip
+    if NO_PERMISSION in said:
+        what = f"no permission to read the GPU's counters ({NO_PERMISSION})"
+        raise AbsentError(what, "--counters", f"times were kept; {PERMISSION}")
     try:
         launches = parse_nsight(text, "ncu --csv")
     except FileError:

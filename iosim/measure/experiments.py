@@ -106,7 +106,7 @@ def _sections(board: Board, n: int, sizes: Iterable[int]) -> Iterator[Case]:
             for mask in ("causal", "full"):
                 yield Case(
                     "triton-tiled", 1, 32, kv_heads, 128, n, n, mask, 128, 64, grid=f"sections:{heads}",
-                    rows="descending", pick="atomic", per_core=1, stages=2, warps=8, experiment="E7",
+                    pick="atomic", per_core=1, stages=2, warps=8, experiment="E7",
                 )  # fmt: skip
 
 
@@ -136,9 +136,9 @@ def _published(board: Board) -> Iterator[Case]:
 
 def _long_causal() -> Iterator[Case]:
     for n, heads in ((16384, 32), (65536, 1), (131072, 1), (65536, 4)):
-        for rows, pick in (("ascending", "static"), ("descending", "static"), ("descending", "atomic")):
+        for grid, pick in (("head-major", "static"), ("longest-first", "static"), ("longest-first", "atomic")):
             yield Case(
-                "triton-tiled", 1, heads, heads, 128, n, n, "causal", 128, 64, rows=rows, pick=pick, per_core=1,
+                "triton-tiled", 1, heads, heads, 128, n, n, "causal", 128, 64, grid=grid, pick=pick, per_core=1,
                 stages=2, warps=8, experiment="E7",
             )  # fmt: skip
     for n, heads in ((16384, 4), (65536, 4)):

@@ -26,9 +26,15 @@ QUANTITIES: Mapping[str, tuple[tuple[str, float], ...]] = {
         ("dram__bytes_write.sum", 1.0), ("dram__bytes_op_write.sum", 1.0), ("dram__sectors_write.sum", SECTOR_BYTES),
         ("dram__sectors_op_write.sum", SECTOR_BYTES),
     ),
-    "l2_read_bytes": (("lts__t_sectors_srcunit_tex_op_read.sum", SECTOR_BYTES),),
+    "l2_read_bytes": (
+        ("lts__t_sectors_srcunit_tex_op_read.sum", SECTOR_BYTES), ("lts__t_bytes_srcunit_tex_op_read.sum", 1.0),
+        ("lts__t_sectors_op_read.sum", SECTOR_BYTES), ("lts__t_bytes_op_read.sum", 1.0),
+    ),
     "l2_read_hit_bytes": (("lts__t_sectors_srcunit_tex_op_read_lookup_hit.sum", SECTOR_BYTES),),
-    "l2_write_bytes": (("lts__t_sectors_srcunit_tex_op_write.sum", SECTOR_BYTES),),
+    "l2_write_bytes": (
+        ("lts__t_sectors_srcunit_tex_op_write.sum", SECTOR_BYTES), ("lts__t_bytes_srcunit_tex_op_write.sum", 1.0),
+        ("lts__t_sectors_op_write.sum", SECTOR_BYTES), ("lts__t_bytes_op_write.sum", 1.0),
+    ),
     "l2_fabric_bytes": (("lts__t_sectors_srcunit_ltcfabric.sum", SECTOR_BYTES),),
 }  # fmt: skip
 #: columns of a launch that are no counters

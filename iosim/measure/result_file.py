@@ -17,7 +17,7 @@ from iosim.measure.nsight import QUANTITIES
 
 #: columns that come from a case as they are
 CHOICES = (
-    "experiment", "batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "mask", "order", "grid", "rows", "pick",
+    "experiment", "batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "mask", "order", "grid", "pick",
     "per_core", "loads", "keep", "writes", "stagger", "stages", "warps",
 )  # fmt: skip
 TIMES = ("time_s", "time_p20_s", "time_p80_s", "runs", "flop_per_s")
@@ -39,10 +39,14 @@ Row = dict[str, str]
 
 def case_row(case: Case, device: str) -> Row:
     """The columns that say what a row is about."""
+    own = case.kernel.endswith("-tiled")  # libraries walk in an order of their own
+    orders = {} if own else {"order": "", "grid": ""}
+    plain = case.writes == 1 and not case.stagger and case.pick != "sides"
+    kernel = SCHEDULES[case.kernel] if plain else "probe-" + case.kernel  # no schedule of the catalogue
     return {
-        "case": case.key, "device": device, "kernel": SCHEDULES[case.kernel], "runner": case.kernel, "phase": case.phase,
+        "case": case.key, "device": device, "kernel": kernel, "runner": case.kernel, "phase": case.phase,
         "dtype": case.dtype, "kv_dtype": case.dtype, "tile": f"{case.tile_q}x{case.tile_kv}" if case.tile_q else "",
-        **{name: str(getattr(case, name)) for name in CHOICES},
+        **{name: str(getattr(case, name)) for name in CHOICES}, **orders,
     }  # fmt: skip
 
 

@@ -185,7 +185,7 @@ def launch_of(case: Case, cores: int, sweep_s: float = 0.0) -> tuple[int, dict[s
     fixed = {
         "d": case.head_dim, "tile_q": case.tile_q, "tile_kv": case.tile_kv, "causal": case.mask == "causal",
         "sawtooth": case.order == "sawtooth", "tma": case.loads == "tma", "keep": case.keep, "writes": case.writes,
-        "descending": case.rows == "descending", "pick": case.pick, "stagger": case.stagger > 0,
+        "descending": case.grid.startswith(("longest", "sections")), "pick": case.pick, "stagger": case.stagger > 0,
     }  # fmt: skip
     return programs, arguments, fixed
 

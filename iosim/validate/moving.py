@@ -38,7 +38,7 @@ def compare_bytes(rows: Sequence[Counted]) -> tuple[Compared, dict[str, int]]:
     found: dict[tuple[str, str, str, str, str], list[tuple[Counted, Predicted]]] = {}
     for row in rows:
         try:
-            predicted = predict_bytes(row.kind, row.shape, row.kv_order, row.grid_order)
+            predicted = predict_bytes(row.kind, row.shape, row.kv_order, row.grid_order, row.residency)
         except IosimError as error:
             why = error.faults[0].what
             skipped[why] = skipped.get(why, 0) + 1
@@ -80,7 +80,9 @@ def _unavoidable(members: Sequence[tuple[Counted, Predicted]], column: str, leas
 
 
 @lru_cache(maxsize=4096)
-def predict_bytes(kind: object, shape: tuple[int, ...], kv_order: str = "", grid_order: str = "") -> Predicted:
+def predict_bytes(
+    kind: object, shape: tuple[int, ...], kv_order: str = "", grid_order: str = "", residency: int = 0
+) -> Predicted:
     """iosim's bytes of one call, by replay where it may take so many touches, else by closed form.
 
     Raises:
@@ -95,7 +97,9 @@ def predict_bytes(kind: object, shape: tuple[int, ...], kv_order: str = "", grid
     options = Options(
         tile=parse_tile(kind.tile) if kind.tile else None,
         warm=kind.warm,
-        replay=ReplayOptions(kv_order=kv_order or None, grid_order=grid_order or None, warm=kind.warm),
+        replay=ReplayOptions(
+            kv_order=kv_order or None, grid_order=grid_order or None, residency=residency or None, warm=kind.warm
+        ),
     )
     kernel = analyze(problem, kind.device, [kind.kernel], options).kernels[0]
     at = {boundary.name: boundary for boundary in kernel.boundaries}

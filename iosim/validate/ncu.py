@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from iosim.errors import AbsentError, FileError
 from iosim.machine import Device, load_device
-from iosim.measure.cases import Case
-from iosim.measure.experiments import Board, cuda_cases
+from iosim.measure.cases import Case, case_of
 from iosim.measure.nsight import QUANTITIES, Launch, parse_nsight, totals
 from iosim.measure.result_file import case_row
 from iosim.validate.own_rows import filled, own_table
@@ -50,13 +49,12 @@ def read_ncu(text: str, source: str, fill: Mapping[str, str]) -> Table:
         raise FileError("Nsight Compute's output does not name the board", source, "--device NAME")
     board = load_device(fill["device"])
     _check_board(board, launches, source)
-    known = _cases(board)
     total = Table((), {})
     rows, numbers = [], []
     for members in _calls(launches):
-        words = _words(members[0], known)
+        words = _words(members[0])
         if not words and members[0].ranges and not fill.get("seq_q"):
-            why = "a range that names neither columns nor a case of this board: `iosim measure --merge` knows its own cases"
+            why = "a range that names neither columns nor a case of `iosim measure`"
             total += Table((), {why: 1})
             continue
         rows.append({**dict.fromkeys((*REQUIRED, *OPTIONAL), ""), **words, **_measured(members)})
@@ -78,19 +76,7 @@ def _calls(launches: Sequence[Launch]) -> Iterator[list[Launch]]:
         yield members
 
 
-def _cases(device: Device) -> dict[str, Case]:
-    """Label and key -> case, of what is measured on a board of this kind."""
-    cache = device.cache_before("hbm")
-    size = (cache.capacity_bytes or 0) * cache.instances if cache else 0
-    made: dict[str, Case] = {}
-    for board in (Board(device.cores, size or Board().l2_bytes), Board()):
-        for case in cuda_cases(board):
-            made.setdefault(case.label, case)
-            made.setdefault(case.key, case)
-    return made
-
-
-def _words(launch: Launch, known: Mapping[str, Case]) -> dict[str, str]:
+def _words(launch: Launch) -> dict[str, str]:
     """What the innermost range that says something says; nothing where none does."""
     text = " ".join(launch.ranges)
     names = [match["name"].strip() for match in NAME.finditer(text)] or list(launch.ranges)
@@ -98,16 +84,15 @@ def _words(launch: Launch, known: Mapping[str, Case]) -> dict[str, str]:
         pairs = dict(word.split("=", 1) for word in name.split() if "=" in word)
         if pairs and set(pairs) <= {*REQUIRED, *OPTIONAL, "order", "grid"}:
             return pairs
-        if name in known:
-            return _of_case(known[name])
+        if case := case_of(name):
+            return _of_case(case)
     return {}
 
 
 def _of_case(case: Case) -> dict[str, str]:
-    """A case as columns; of its order and grid only what libraries leave to the caller."""
-    row = case_row(case, "")
-    kept = {name: row[name] for name in (*REQUIRED, "tile") if name != "device"}
-    return {**kept, "order": case.order, "grid": case.grid} if case.kernel == "triton-tiled" else kept
+    """The columns that the file of `iosim measure` has for the case."""
+    names = (*REQUIRED, "tile", "order", "grid", "per_core")
+    return {name: value for name, value in case_row(case, "").items() if name in names and value}
 
 
 def _measured(members: Sequence[Launch]) -> dict[str, str]:

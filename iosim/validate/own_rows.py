@@ -18,7 +18,7 @@ TIME_COLUMNS = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
 PREDICTED = "method"
 OUTSIDE = "mask, phase or tile outside the time model"
 #: choices of iosim's own Triton kernel that the replay does not repeat, and the values that it does
-PLAIN = {"rows": ("", "ascending"), "pick": ("", "item"), "keep": ("",), "writes": ("", "1"), "stagger": ("", "0")}
+PLAIN = {"pick": ("", "item", "static", "atomic"), "keep": ("",), "writes": ("", "1"), "stagger": ("", "0")}
 ODD = "bytes of a choice that the replay does not repeat"
 
 
@@ -149,6 +149,7 @@ def _bytes_of_kind(
                 kind, tuple(int(read.numbers[name][row]) for name in COUNTS),  # type: ignore[arg-type]
                 word("order", row), word("grid", row),
                 {name: float(values[row]) for name, values in moved.items() if values[row] >= 0}, source, int(where[row]),
+                int(word("per_core", row) or 0) if word("per_core", row).isdigit() else 0,
             )
             for row in members.tolist()
         ),

@@ -81,6 +81,8 @@ class Counted:
     """file"""
     row: int
     """in it, from 1"""
+    residency: int = 0
+    """programs resident on a core where the row names them, or 0"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,11 @@ SIZES = [(1, 5), (16, 16), (37, 53), (65, 65)]
 
 def interpreted_cases() -> list[Case]:
     choices = itertools.product(
-        ("full", "causal"), ("cyclic", "sawtooth"), ("head-major", "row-major", "sections:5"),
-        ("ascending", "descending"), ("item", "static", "atomic"),
+        ("full", "causal"), ("cyclic", "sawtooth"), ("head-major", "row-major", "longest-first", "sections:5"),
+        ("item", "static", "atomic"),
     )  # fmt: skip
     made = [
-        replace(SMALL, mask=mask, order=order, grid=grid, rows=rows, pick=pick, per_core=2)
-        for mask, order, grid, rows, pick in choices
+        replace(SMALL, mask=mask, order=order, grid=grid, pick=pick, per_core=2) for mask, order, grid, pick in choices
     ]
     made += [
         replace(SMALL, tile_q=tile_q, tile_kv=tile_kv, seq_q=n_q, seq_kv=n_kv, mask=mask)
@@ -136,7 +135,7 @@ def place_of(item: int, section: int, case: Case) -> tuple[int, int]:
     order = [
         (head, block)
         for first in range(0, heads, section)
-        for block in (range(blocks) if case.rows == "ascending" else reversed(range(blocks)))
+        for block in (range(blocks) if case.grid in ("head-major", "row-major") else reversed(range(blocks)))
         for head in range(first, min(first + section, heads))
     ]
     return order[item]

@@ -77,7 +77,7 @@ def test_ranges_of_iosim_measure_name_their_cases(tmp_path: Path) -> None:
     assert found.kind.kernel == "flash2"
     assert found.shape == (case.batch, case.heads, case.kv_heads, case.head_dim, case.head_dim, 1, case.seq_kv)
     assert found.kind.device.key == device.key
-    labelled.write_text(text.replace(shape[0], "iosim.000000000000"))
+    labelled.write_text(text.replace(shape[0], "iosim/sdpa-flash/1"))
     ((why, count),) = read_table(labelled, A100).skipped.items()
     assert "names neither columns nor a case" in why
     assert count == 1
@@ -172,7 +172,7 @@ def test_missing_columns_can_be_filled(tmp_path: Path) -> None:
 def test_bytes_of_odd_choices_are_counted_and_not_compared(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text(
-        "seq_q,seq_kv,time_ms,hbm_read_bytes,rows,writes\n4096,4096,0.4,6e7,ascending,1\n4096,4096,0.4,6e7,descending,1\n"
+        "seq_q,seq_kv,time_ms,hbm_read_bytes,stagger,writes\n4096,4096,0.4,6e7,0,1\n4096,4096,0.4,6e7,25,1\n"
     )
     table = read_table(path, {**SHAPE, "device": "h100-sxm5", "kernel": "flash3"})
     assert len(table.counted) == 1

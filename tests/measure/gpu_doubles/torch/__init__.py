@@ -139,7 +139,7 @@ def _synchronize() -> None:
 
 
 def _start(name: str) -> None:
-    if "FAKE_TORCH_RANGES" in os.environ and name.startswith("iosim."):
+    if "FAKE_TORCH_RANGES" in os.environ and name.startswith("iosim/"):
         with open(os.environ["FAKE_TORCH_RANGES"], "a") as file:
             file.write(name + "\n")
     LOG.append(name)
