@@ -97,6 +97,7 @@ def analyze(
     offload: str | None = None,
     resident_fraction: str | float = 0,
     link: str | float | None = None,
+    link_latency: str | float | None = None,
     far: str | float | None = None,
 ) -> Report:
     """What each kernel moves, what no kernel avoids, how long it takes at least, and why.
@@ -114,6 +115,7 @@ def analyze(
         exchange, devices: how so many devices share the call: "ring", "tiling-allreduce:blocks=4", ...
         offload, resident_fraction: "kv", "attention" or "activations" on the host, but for a share in [0, 1).
         link: a link of the device file, or a rate each way ("50GB/s", or bytes per second).
+        link_latency: of one message, in seconds or as text ("5us"): part of the expected time only.
         far: what delivers what was offloaded: a device's name, or its memory's rate ("200GB/s", or bytes per second).
     Raises:
         UsageError: a kernel, tile or setting that cannot be. AbsentError: the device file lacks a needed fact.
@@ -127,15 +129,23 @@ def analyze(
         warm=l2 == "warm",
         lse_output=lse_output,
         measured_s=None if measured is None else parse(measured, "s", "measured"),
-        link=LinkAsked(exchange, devices, offload, resident_fraction, _rate(link), _rate(far)),
+        link=LinkAsked(
+            exchange,
+            devices,
+            offload,
+            resident_fraction,
+            _text(link, "B/s"),
+            _text(link_latency, "s"),
+            _text(far, "B/s"),
+        ),
     )
     where = load_device(device) if isinstance(device, str) else device
     return analyze_call(problem, where, [kernels] if isinstance(kernels, str) else kernels, options)
 
 
-def _rate(given: str | float | None) -> str | None:
-    """A name or a rate as text: a bare number is in bytes per second."""
-    return f"{given!r} B/s" if isinstance(given, int | float) else given
+def _text(given: str | float | None, unit: str) -> str | None:
+    """A quantity as text: a bare number is in the base unit."""
+    return f"{given!r} {unit}" if isinstance(given, int | float) else given
 
 
 def bounds(

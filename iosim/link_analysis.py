@@ -30,7 +30,7 @@ def analyze_shared(
         AbsentError: the device file lacks a link that was asked for, or what the time floor needs.
     """
     way = way_of(problem, options.link)
-    link = link_of(device, options.link.link, way.boundary)
+    link = link_of(device, options.link.link, way.boundary, options.link.latency)
     far = far_of(device, options.link.far) if way.boundary == "host" else Far("", None)
     joined = LinkReport(way, link, far)
     cluster = Cluster(device, way.devices, link.bytes_per_s) if device else None

@@ -89,8 +89,15 @@ class LinkReport:
         rate = self.link.bytes_per_s
         if rate is None or (self.way.far_computes and self.far.bytes_per_s is None):
             return None
-        far = self.far.bytes_per_s or float("inf")
-        steps = [(step.compute * compute_s, step.link_bytes / rate, step.far_bytes / far) for step in self.way.steps]
+        far, latency = self.far.bytes_per_s or float("inf"), self.link.latency_s
+        steps = [
+            (
+                step.compute * compute_s,
+                step.messages * latency + step.link_bytes / rate if step.link_bytes else 0.0,
+                step.far_bytes / far,
+            )
+            for step in self.way.steps
+        ]
         return Overlap(basis, compute_s, sum(map(max, steps)), sum(map(sum, steps)))
 
     def to_dict(self) -> dict[str, object]:
@@ -109,6 +116,7 @@ class LinkReport:
             "rounds": way.rounds,
             "link": self.link.name,
             "link_bytes_per_s": self.link.bytes_per_s,
+            "link_latency_s": self.link.latency_s,
             "per_tensor": per_tensor(traffic),
             "received_bytes": traffic.read_bytes,
             "sent_bytes": traffic.write_bytes,

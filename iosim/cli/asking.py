@@ -126,7 +126,7 @@ def option_inputs(options: dict[str, Any]) -> dict[str, object]:
     names = (
         "device", "l2", "kernel", "tile", "pack_gqa", "no_lse", "no_init", "lse_output", "measured", "capacity", "cores",
         "residency", "grid_order", "kv_order", "policy", "no_replay", "exchange", "devices", "offload",
-        "resident_fraction", "link", "far",
+        "resident_fraction", "link", "link_latency", "far",
     )  # fmt: skip
     made = {name: options[name] for name in names if name in options}
     if "settings" in options:

@@ -12,11 +12,11 @@ from iosim.cli.completions import complete_device, complete_exchange, complete_l
 if TYPE_CHECKING:
     from iosim.links import LinkAsked
 
-NAMES = ("exchange", "devices", "offload", "resident_fraction", "link", "far")
+NAMES = ("exchange", "devices", "offload", "resident_fraction", "link", "link_latency", "far")
 
 
 def link_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--exchange`, `--devices`, `--offload`, `--resident-fraction`, `--link` and `--far`."""
+    """`--exchange`, `--devices`, `--offload`, `--resident-fraction`, `--link`, `--link-latency`, `--far`."""
     options = [
         click.option(
             "--exchange",
@@ -43,6 +43,11 @@ def link_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "Default: the device's link to its peers, or to its host.",
         ),
         click.option(
+            "--link-latency",
+            metavar="TIME",
+            help="Of one message, beside its bytes, such as 5us: part of the expected time. Default: not counted.",
+        ),
+        click.option(
             "--far",
             metavar="DEVICE|RATE",
             shell_complete=complete_device,
@@ -60,5 +65,5 @@ def asked_link(options: dict[str, Any]) -> LinkAsked:
     from iosim.links import LinkAsked
 
     given = {name: options[name] for name in NAMES}
-    resident = given.pop("resident_fraction")
-    return LinkAsked(**given, resident=0 if resident == "0" else resident)
+    resident, latency = given.pop("resident_fraction"), given.pop("link_latency")
+    return LinkAsked(**given, latency=latency, resident=0 if resident == "0" else resident)

@@ -55,8 +55,7 @@ def tiling_all_reduce(problem: Attention, devices: int, settings: dict[str, str]
         boundary="link",
         traffic=traffic,
         pairs=(share.counts().pairs,) * devices,
-        rounds=2 * (devices - 1) * blocks,
-        steps=_pipeline(blocks, largest),
+        steps=_pipeline(blocks, largest, 2 * (devices - 1)),
         share=Share(share, beside_flop=2 * rows * share.shape.heads * shape.head_dim_v * width),
         proven=Proven(
             problem.flop(),
@@ -82,9 +81,10 @@ def _ring(sums: list[int], device: int, devices: int, bits: int) -> Traffic:
     return Traffic((Moved("sums", bits, received, sent),))
 
 
-def _pipeline(blocks: int, largest: int) -> tuple[Step, ...]:
+def _pipeline(blocks: int, largest: int, messages: int) -> tuple[Step, ...]:
     """The first block computes alone, the last one crosses alone."""
-    return (Step(1 / blocks), *(Step(1 / blocks, largest) for _ in range(blocks - 1)), Step(0.0, largest))
+    both = (Step(1 / blocks, largest, messages=messages),) * (blocks - 1)
+    return (Step(1 / blocks), *both, Step(0.0, largest, messages=messages))
 
 
 def _least(problem: Attention, devices: int, width: int) -> Least:

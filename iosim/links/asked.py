@@ -15,6 +15,14 @@ from iosim.links.offload import OFFLOADS
 from iosim.links.servers import attention_servers
 from iosim.links.way import Way
 
+#: what says nothing without a way
+FLAGS = {
+    "devices": "--devices",
+    "link": "--link",
+    "latency": "--link-latency",
+    "far": "--far",
+    "resident": "--resident-fraction",
+}
 MOST_DEVICES = 1024  # rounds are counted device by device: beyond, a report would take seconds
 EXCHANGES: dict[str, Callable[[Attention, int, dict[str, str]], Way]] = {
     "ring": ring,
@@ -40,6 +48,8 @@ class LinkAsked:
     """share of what is offloaded that stays on the device, in [0, 1)"""
     link: str | None = None
     """a link of the device's file, or a rate each way; None: the device's usual one"""
+    latency: str | None = None
+    """of one message, such as 5us; None: not counted"""
     far: str | None = None
     """the far side: a device or the rate of its memory; None: what the device file says of its host"""
 
@@ -58,8 +68,7 @@ def way_of(problem: Attention, asked: LinkAsked) -> Way:
     if (asked.exchange is None) == (asked.offload is None):
         if asked.exchange is not None:
             raise UsageError("one report has one link", "--offload", "leave out --exchange or --offload")
-        given = next(f"--{name}" for name in ("devices", "link", "far", "resident") if getattr(asked, name))
-        flag = "--resident-fraction" if given == "--resident" else given
+        flag = next(flag for name, flag in FLAGS.items() if getattr(asked, name))
         raise UsageError(
             "nothing crosses a link", flag, f"--exchange {' | '.join(EXCHANGES)}, or --offload {' | '.join(OFFLOADS)}"
         )

@@ -83,7 +83,7 @@ def ulysses(problem: Attention, devices: int, settings: dict[str, str]) -> Way:
     traffic = [first + second for first, second in zip(there, back, strict=True)]
     steps = (Step(0.0, max(map(busier_bytes, there))), Step(1.0), Step(0.0, max(map(busier_bytes, back))))
     pairs = (share.counts().pairs,) * devices
-    return _way(problem, "ulysses", shards, traffic, pairs, 2, steps, share)
+    return _way(problem, "ulysses", shards, traffic, pairs, steps, share)
 
 
 def state_gather(problem: Attention, devices: int, settings: dict[str, str]) -> Way:
@@ -95,7 +95,7 @@ def state_gather(problem: Attention, devices: int, settings: dict[str, str]) -> 
     traffic = [Traffic((Moved("state", bits, state, state),))] * devices
     calls = [_shifted(problem, tokens, tokens) for ((_, tokens),) in shards]
     pairs = tuple(call.counts().pairs for call in calls)
-    way = _way(problem, "state-gather", shards, traffic, pairs, 1, (Step(1.0, busier_bytes(traffic[0])),), None)
+    way = _way(problem, "state-gather", shards, traffic, pairs, (Step(1.0, busier_bytes(traffic[0])),), None)
     # another function than softmax attention: neither its FLOP nor its outputs are those that the floors count
     return replace(
         way,
@@ -153,7 +153,7 @@ def _pass_keys(problem: Attention, name: str, shards: list[tuple[Extent, ...]]) 
         received, sent = total - own, total - sizes[(device + 1) % count]
         traffic.append(crossing(problem, dict.fromkeys("KV", received), dict.fromkeys("KV", sent)))
     pairs = tuple(_pairs(problem, shard) for shard in shards)
-    way = _way(problem, name, shards, traffic, pairs, count - 1, (), None)
+    way = _way(problem, name, shards, traffic, pairs, (), None)
     parts = shards[way.device]
     launches: tuple[Attention, ...] = ()
     if plain_mask(problem) == "full":
@@ -209,7 +209,6 @@ def _way(
     shards: Sequence[tuple[Extent, ...]],
     traffic: Sequence[Traffic],
     pairs: tuple[int, ...],
-    rounds: int,
     steps: tuple[Step, ...],
     call: Attention | None,
 ) -> Way:
@@ -222,7 +221,6 @@ def _way(
         boundary="link",
         traffic=tuple(traffic),
         pairs=pairs,
-        rounds=rounds,
         steps=steps,
         share=Share(call),
         proven=Proven(problem.flop(), *compulsory_bytes(problem), Least(received, sent, (TOKENS, *CONDITIONS))),

@@ -69,7 +69,6 @@ def offload_kv(problem: Attention, resident: Fraction) -> Way:
         boundary="host",
         traffic=(traffic,),
         pairs=(problem.counts().pairs,),
-        rounds=1,
         steps=(Step(1.0, busier_bytes(traffic), fetched),),
         share=Share(problem),
         proven=Proven(
@@ -106,7 +105,6 @@ def offload_attention(problem: Attention, resident: Fraction) -> Way:
         boundary="host",
         traffic=(sent + back,),
         pairs=(near.counts().pairs if near else 0,),
-        rounds=2,
         steps=(Step(0.0, sent.write_bytes), Step(1.0, 0, far), Step(0.0, back.read_bytes)),
         share=Share(near),
         proven=Proven(
@@ -158,7 +156,6 @@ def offload_activations(problem: Attention, resident: Fraction) -> Way:
         boundary="host",
         traffic=(traffic,),
         pairs=(problem.counts().pairs,),
-        rounds=1,
         steps=(Step(1.0, busier_bytes(traffic), traffic.read_bytes),),
         share=Share(problem),
         proven=Proven(

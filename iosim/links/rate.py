@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iosim.errors import AbsentError, UsageError, did_you_mean
 from iosim.machine import Device
@@ -27,17 +27,26 @@ class Link:
     """for people: PCIe 5.0 x16"""
     why_unknown: str = ""
     """what is missing"""
+    latency_s: float = 0.0
+    """of one message, beside its bytes: part of expectations, never of a floor"""
 
 
-def link_of(device: Device | None, asked: str | None, boundary: str) -> Link:
+def link_of(device: Device | None, asked: str | None, boundary: str, latency: str | None = None) -> Link:
     """The link that was asked for, or the device's usual one.
 
     Args:
         asked: a name of `NAMES`, a rate of one direction such as "50 GB/s", or None.
         boundary: link (to other devices) | host.
+        latency: of one message, such as "5us"; None: not counted.
     Raises:
         UsageError: no such name, or no rate. AbsentError: the device file does not give the link asked for.
     """
+    found = _found(device, asked, boundary)
+    return replace(found, latency_s=_latency(latency)) if latency is not None else found
+
+
+def _found(device: Device | None, asked: str | None, boundary: str) -> Link:
+    """The link without its latency."""
     if asked is not None and (asked[:1].isdigit() or asked[:1] in ("+", "-", ".")):
         return Link("given", _rate(asked, "--link"))
     if asked is not None:
@@ -56,6 +65,16 @@ def link_of(device: Device | None, asked: str | None, boundary: str) -> Link:
         except AbsentError:
             continue
     return Link("unknown", None, why_unknown=f"the file of {device.name} gives no link; --link RATE does")
+
+
+def _latency(text: str) -> float:
+    """Seconds, not below 0, with a unit."""
+    if text.strip()[-1:].isdigit():
+        raise UsageError(f"{text!r} has no unit", "--link-latency", "write a time like 5us")
+    seconds = parse(text, "s", "--link-latency")
+    if seconds < 0:
+        raise UsageError(f"must be at least 0, got {text}", "--link-latency")
+    return seconds
 
 
 def _rate(text: str, where: str) -> float:

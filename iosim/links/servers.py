@@ -56,7 +56,6 @@ def attention_servers(problem: Attention, devices: int, settings: dict[str, str]
         boundary="link",
         traffic=traffic,
         pairs=pairs,
-        rounds=2,
         steps=(
             Step(0.0, max(t.read_bytes for t in traffic)),
             Step(1.0),

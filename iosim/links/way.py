@@ -31,6 +31,8 @@ class Step:
     """bytes that cross the link meanwhile, in the busier direction"""
     far_bytes: int = 0
     """bytes that the far side's memory delivers meanwhile"""
+    messages: int = 1
+    """messages, one after another, that carry the link's bytes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,6 @@ class Way:
     """device -> elements received (reads) and sent (writes)"""
     pairs: tuple[int, ...]
     """device -> unmasked (query, key) pairs over batch and heads that it computes"""
-    rounds: int
-    """messages that follow one another"""
     steps: tuple[Step, ...]
     """how compute and link lie side by side"""
     share: Share
@@ -143,6 +143,11 @@ class Way:
     def devices(self) -> int:
         """Devices that share the call."""
         return len(self.traffic)
+
+    @property
+    def rounds(self) -> int:
+        """Messages that follow one another."""
+        return sum(step.messages for step in self.steps if step.link_bytes)
 
     @property
     def device(self) -> int:

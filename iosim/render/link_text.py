@@ -84,7 +84,11 @@ def _together(joined: LinkReport) -> str:
 
 def _messages(joined: LinkReport) -> str:
     rounds = joined.way.rounds
-    return "no message" if not rounds else f"{rounds} message{'s' * (rounds > 1)} after one another"
+    if not rounds:
+        return "no message"
+    latency = joined.link.latency_s
+    each = f"of {seconds(latency)} latency each" if latency else "(no latency: --link-latency)"
+    return f"{rounds} message{'s' * (rounds > 1)} after one another {each}"
 
 
 def _overlaps(report: Report) -> list[str]:

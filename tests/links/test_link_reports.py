@@ -156,6 +156,9 @@ def test_a_link_that_the_file_lacks_leaves_bytes_without_a_time(ask: Ask) -> Non
     [
         (("--devices", "8"), 2, "nothing crosses a link (--devices)"),
         (("--link", "nvlink"), 2, "nothing crosses a link (--link)"),
+        (("--link-latency", "5us"), 2, "nothing crosses a link (--link-latency)"),
+        (("--exchange", "ring", "--devices", "8", "--link-latency", "5"), 2, "has no unit (--link-latency)"),
+        (("--exchange", "ring", "--devices", "8", "--link-latency", "-5us"), 2, "must be at least 0"),
         (("--exchange", "ring"), 2, "needs to know how many devices (--devices)"),
         (("--exchange", "rign", "--devices", "2"), 2, "did you mean 'ring'?"),
         (("--exchange", "ring", "--devices", "8", "--link", "nvlnk"), 2, "did you mean 'nvlink'?"),
@@ -223,6 +226,29 @@ def test_servers_answer_after_they_were_asked() -> None:
     assert link.received_s is not None
     assert link.sent_s is not None
     assert overlap.overlapped_s == pytest.approx(link.received_s + overlap.compute_s + link.sent_s)
+
+
+def test_latency_is_expected_and_never_proven() -> None:
+    """A message of nothing but latency: rings hide it behind compute, servers do not, floors do not know it."""
+    call, step = iosim.problem("llama-3-8b", seq=4096), iosim.problem("llama-3-8b", phase="decode", seq_kv=4096)
+    for problem, exchange, messages in (
+        (call, "ring", 7), (call, "ulysses", 2), (call, "tiling-allreduce:blocks=4", 4 * 14), (step, "attention-servers", 2),
+    ):  # fmt: skip
+        quick, slow = (
+            iosim.analyze(problem, "h100-sxm5", exchange=exchange, devices=8, link=1e15, link_latency=latency)
+            for latency in (None, 1e-3)
+        )
+        assert quick.floor == slow.floor
+        assert slow.link is not None
+        assert slow.link.way.rounds == messages
+        before, after = quick.kernels[0].overlap, slow.kernels[0].overlap
+        assert before is not None
+        assert after is not None
+        assert after.serial_s - before.serial_s == pytest.approx(messages * 1e-3, rel=1e-6)
+    ring = iosim.analyze(call, "h100-sxm5", "flash3", exchange="ring", devices=8, link=1e15, link_latency="1ns")
+    overlap = ring.kernels[0].overlap
+    assert overlap is not None
+    assert overlap.overlapped_s == pytest.approx(overlap.compute_s, rel=0.05)
 
 
 def test_ways_are_the_same_however_they_are_spelled() -> None:
