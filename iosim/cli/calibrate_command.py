@@ -13,7 +13,11 @@ from iosim.cli.problem_options import output_options
     "--into", default="calibration", show_default=True, metavar="FOLDER", help="Where to write the TOML files."
 )
 @click.option(
-    "--family", "families", multiple=True, metavar="NAME", help="fa2, fa3, trtllm, cudnn, ...; default: all with rows."
+    "--family",
+    "families",
+    multiple=True,
+    metavar="NAME",
+    help="fa2, fa3, trtllm, fa3-sglang, cudnn, ...; default: all with rows.",
 )
 @output_options
 def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: str | None, output: str | None) -> None:
@@ -29,12 +33,11 @@ def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: st
 
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError, did_you_mean
-    from iosim.timing.families import FAMILIES, PUBLISHED
-    from iosim.validate.calibrating import calibrate
+    from iosim.validate.calibrating import NAMES, calibrate
 
     for name in families:
-        if name not in (*FAMILIES, *PUBLISHED):
-            raise UsageError(f"unknown family {name!r}", "--family", did_you_mean(name, (*FAMILIES, *PUBLISHED)))
+        if name not in NAMES:
+            raise UsageError(f"unknown family {name!r}", "--family", did_you_mean(name, NAMES))
     made = calibrate([Path(name) for name in data], Path(into), families)
     rows = [
         {

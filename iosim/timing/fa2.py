@@ -51,7 +51,7 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     may_split = packs if paged else calls.decode
     splits = np.where(may_split, split, 1)
     none = np.zeros(len(calls), bool)
-    return Plan(rows, keys, packed, heads, splits, splits > 1, none, np.ones(len(calls), np.int64))
+    return Plan(rows, keys, packed, heads, splits, splits > 1, none, np.ones(len(calls), np.int64), none)
 
 
 def _window(calls: Calls) -> Flags:

@@ -13,17 +13,31 @@ import numpy as np
 
 from iosim.timing.calls import Calls, Flags, Floats, Ints
 from iosim.timing.kernels import SECTIONS, wave_splits
-from iosim.timing.parts import Parts, bytes_s, cache_write_s, kept_share, smooth_max
+from iosim.timing.parts import (
+    SCORE_INSTRUCTIONS,
+    Parts,
+    bytes_s,
+    cache_write_s,
+    copy_s,
+    kept_share,
+    slowed,
+    smooth_max,
+    total_s,
+)
 from iosim.timing.plan import Plan, ceil_div, pick, place
 from iosim.timing.rates import Rates
+from iosim.timing.splitting import combine_s, sequences_s
 
 #: order of the smooth maximum of arithmetic and memory streams of one item; 4 to 16 fit alike
 OVERLAP = 8.0
-#: sequences beyond which the kernel never splits, and how many its scheduler reads at a time
-MOST_SPLIT_SEQUENCES, SEQUENCES_PER_STEP = 992, 31
+#: sequences beyond which the kernel never splits
+MOST_SPLIT_SEQUENCES = 992
 #: vLLM captures decode batches up to so many tokens as one graph and then caps the splits
 GRAPH_TOKENS, GRAPH_SPLITS = 512, 32
-#: group sizes whose packed Q and O still go through the TMA (seen in the tables)
+#: rows up to which vLLM's fork uses one math warp group (hopper/heuristics.h, use_one_mma_wg). SGLang 0.5.14 runs a
+#: newer kernel than its public fork: that it does the same, with windows too, is read from the tables.
+SMALL_ROWS = 64
+#: group sizes whose packed Q and O still go through the TMA in vLLM's fork (flash_fwd_launch_template.h, kBlockH)
 TMA_GROUPS = (4, 8, 16)
 #: K+V of the heads that run side by side fit in this (hopper/tile_scheduler.hpp)
 SECTION_BYTES = 32 << 20
@@ -33,8 +47,9 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     """Tiles and splits as the code chooses them: `vllm` and `sglang` page the cache, `none` is contiguous."""
     paged = framework != "none"
     group, local = calls.group, calls.local
-    small = calls.decode & ~local & (group <= 64) & (calls.head_dim <= 128) & (framework == "vllm")
-    rows = np.where(small, 64, pick(calls.head_dim, {64: 192}, 128))
+    small = paged & np.isin(calls.head_dim, (64, 128)) & (calls.n_q * group <= SMALL_ROWS)
+    small &= ~local | (framework == "sglang")
+    rows = np.where(small, SMALL_ROWS, pick(calls.head_dim, {64: 192}, 128))
     keys = _keys(calls, framework, small)
     packs = np.ones(len(calls), bool) if paged else _packs(calls, rows)
     packed = np.where(packs, group, 1)
@@ -48,20 +63,23 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
         heads=heads,
         splits=_dynamic(calls, rates, heads * blocks, keys, bound) if paged else bound,
         combines=bound > 1,
-        by_tma=~small & (bound <= 1) & (np.isin(packed, TMA_GROUPS) | (~packs & (framework == "none"))),
+        by_tma=~small
+        & (bound <= 1)
+        & ((np.isin(packed, TMA_GROUPS) & (framework == "vllm")) | (~packs & (framework == "none"))),
         section=_section(calls, group if paged else packed, packs),
+        shifted=calls.local & (framework == "vllm"),
     )
 
 
 def _keys(calls: Calls, framework: str, small: Flags) -> Ints:
-    """Source: hopper/tile_size.h; the paged variants without TMA, and vLLM's tile for one query."""
+    """Source: hopper/tile_size.h; the paged variants without TMA, and vLLM's tile for few rows."""
     d, local, causal = calls.head_dim, calls.local, calls.causal & (calls.n_q > 1)
     if framework == "none":
         full = pick(d, {64: 192, 96: 144, 128: 176, 192: 112}, 80)
         banded = pick(d, {64: 128, 128: 128, 192: 112}, 80)
         return np.where(local, pick(d, {64: 128, 128: 128, 192: 96}, 64), np.where(causal, banded, full))
-    one = np.where(small, 192, 160) if framework == "vllm" else np.full(len(calls), 128)
-    narrow = np.where(calls.n_q == 1, one, 128)
+    one = np.where(calls.n_q == 1, 160, 128) if framework == "vllm" else np.full(len(calls), 128)
+    narrow = np.where(small, 192, one)
     d64 = np.where(local & (framework == "vllm"), 160, narrow)
     return np.where(d <= 64, d64, np.where(local & (d > 192), 64, pick(d, {128: 128, 192: 96}, 80)))
 
@@ -104,7 +122,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     clock, dims = rates.clock_hz, calls.head_dim + calls.head_dim_v
     kept = kept_share(calls, rates)
     matrix = 2.0 * plan.rows * plan.keys * dims / rates.matrix_flop_per_clk
-    softmax = c["softmax"] * plan.rows * plan.keys / rates.exp_per_clk
+    softmax = _softmax(plan, calls, rates, c, framework)
     stream = 2.0 * plan.keys * dims / c["core_stream"]
     tile = smooth_max(OVERLAP, matrix + softmax, stream, _shared_stream(plan, calls, rates, c, kept))
     item = _item(plan, calls, c)
@@ -112,22 +130,42 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     per_core = placed.tiles / rates.cores / clock
     items_s = plan.items(calls) * item / rates.cores / clock
     moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
-    second = np.where(plan.combines, 0.0, c["second_launch"] * rates.hbm_latency_s)
-    launch = np.full(len(calls), c["launch"] * rates.hbm_latency_s)
     made = {
-        "launch_s": launch + second if framework != "none" else launch / 2,
+        "launch_s": _launch(plan, calls, c, framework) * rates.hbm_latency_s,
         "matrix_s": per_core * matrix,
         "softmax_s": per_core * softmax,
         "kv_stream_s": per_core * (tile - matrix - softmax),
         "items_s": items_s,
         "imbalance_s": placed.makespan_s - per_core * tile - items_s,
         "hbm_s": c["exposed_bytes"] * bytes_s(moved, kept, rates),
-        "combine_s": _combine(plan, calls, rates, c),
+        "combine_s": combine_s(plan, calls, rates, c),
     }
     if framework != "none":
-        made["sequences_s"] = _sequences(plan, calls, rates, c)
-        made["cache_write_s"] = cache_write_s(calls, rates, c)
+        made["sequences_s"] = sequences_s(plan, calls, rates)
+        made["cache_write_s"] = copy_s(calls, rates, c) if framework == "sglang" else cache_write_s(calls, rates, c)
+    made["power_s"] = placed.makespan_s * slowed(total_s(made), matrix / tile, c, framework)
     return made
+
+
+def _launch(plan: Plan, calls: Calls, c: Mapping[str, float], framework: str) -> Floats:
+    """Memory latencies of launches; unsplit calls end with one that resets the scheduler's counter."""
+    if framework == "none":
+        return np.full(len(calls), c["launch"] / 2)
+    one_query = calls.decode & ~calls.local & (calls.head_dim > 64) & (calls.head_dim <= 128) & (framework == "vllm")
+    made: Floats = c["launch"] + np.where(plan.combines, 0, c["second_launch"]) + one_query * c["causal_query"]
+    return made
+
+
+def _softmax(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Floats:
+    """Cycles of a tile's softmax beside its matrix products.
+
+    vLLM's window tiles of head size 64 run without overlap inside a warp group (hopper/tile_size.h; SGLang's too, by
+    the tables): all exponentials and all other instructions of a score are then exposed, which takes no constant.
+    """
+    scores = (plan.rows * plan.keys).astype(float)
+    bare = scores / rates.exp_per_clk
+    apart = calls.local & (calls.head_dim <= 64) & (framework != "none")
+    return np.where(apart, bare + SCORE_INSTRUCTIONS * scores / rates.lanes, c["softmax"] * bare)
 
 
 def _shared_stream(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], kept: Floats) -> Floats:
@@ -141,32 +179,12 @@ def _shared_stream(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float
 
 
 def _item(plan: Plan, calls: Calls, c: Mapping[str, float]) -> Floats:
-    """Cycles of an item beyond its tiles: prologue, masks, epilogue, scheduler; rows that avoid the TMA cost more."""
-    valid = plan.valid_rows(calls)
-    made = c["item"] + c["item_row"] * np.where(plan.by_tma, 0, valid)
-    return made + c["item_head"] * calls.head_dim + c["item_bytes"] * valid * calls.head_dim / 16384
+    """Cycles of an item beyond its tiles: prologue, masks, epilogue, scheduler.
 
-
-def _combine(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
-    """The second kernel: waves of blocks of 16 or 8 rows that add the pieces, or leave at once without splits."""
-    rows = np.where(calls.head_dim_v <= 64, 16, 8)
-    blocks = calls.batch * ceil_div(calls.n_q * calls.heads, rows) * ceil_div(calls.head_dim_v, 128)
-    each = np.where(plan.splits > 1, c["combine_block"], c["combine_leave"])
-    waves = blocks / (2 * rates.cores)
-    made = (
-        waves * each + np.where(plan.splits > 1, c["combine"] + _held(plan, calls) * c["combine_split"], 0)
-    ) / rates.clock_hz
-    return np.where(plan.combines, made, 0.0)
-
-
-def _held(plan: Plan, calls: Calls) -> Ints:
-    """Pieces that hold tiles: a window's lie in one or two."""
-    tiles = ceil_div(calls.n_kv, plan.keys) - (calls.n_kv - calls.seen_keys) // plan.keys
-    return ceil_div(tiles, np.maximum(ceil_div(tiles, plan.splits), 1))
-
-
-def _sequences(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
-    """The scheduler walks the batch in steps of dependent loads; with splits it loads their counts too."""
-    steps = ceil_div(calls.batch, SEQUENCES_PER_STEP) * c["sequence_step"]
-    made = (steps + np.where(plan.combines, calls.batch * c["sequence_split"], 0.0)) / rates.clock_hz
-    return np.asarray(made, np.float64)
+    Rows of the tile cost whether they hold queries or not, more where Q and O avoid the TMA; only the bytes of Q and O
+    are those of real rows, at what a core can fetch.
+    """
+    per_row = c["tile_row"] + np.where(plan.by_tma, 0, c["packed_row"])
+    moved = 2.0 * plan.valid_rows(calls) * (calls.head_dim + calls.head_dim_v)
+    made: Floats = c["item"] + plan.rows * per_row + moved / c["core_stream"]
+    return made

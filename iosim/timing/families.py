@@ -70,6 +70,8 @@ PUBLISHED = {
 }
 #: catalogue kernels that are the backward pass of another
 BACKWARD_OF = {"flash2-backward": "flash2", "unfused-backward": "unfused"}
+#: (family, framework) -> calibration of constants that the framework's call replaces by its own
+OWN_CALLS = {("fa3", "sglang"): "fa3-sglang"}
 #: usable capacity of a cache that keeps nothing
 COLD_BYTES = 1.0
 #: decode kernels that stand for their architecture's family
@@ -98,6 +100,12 @@ def calibration_of(kernel: str, device: Device) -> Calibration:
     if known:
         raise AbsentError(f"{kernel} is calibrated on {', '.join(known)} only, not on {device.architecture}")
     raise AbsentError(f"no calibration for the kernel {kernel}")
+
+
+def values_of(calibration: Calibration, framework: str) -> Mapping[str, float]:
+    """Constants of a family under a framework, by name."""
+    own = OWN_CALLS.get((calibration.family, framework))
+    return {**calibration.values(), **load_calibration(own).values()} if own else calibration.values()
 
 
 def check_framework(framework: str) -> str:
@@ -134,7 +142,7 @@ def expected_parts(
     if kernel in BACKWARD_OF:
         kernel, work = BACKWARD_OF[kernel], replace(work, forward=False, backward=True)
     calibration = calibration_of(kernel, device)
-    values = constants or calibration.values()
+    values = constants or values_of(calibration, framework)
     if calibration.family in PUBLISHED:
         if check_framework(framework) != "none":
             raise AbsentError(f"the call of {framework} around {kernel} is not modelled")

@@ -24,12 +24,13 @@ SECTIONS, GRID = 0, 1
 
 
 @jit
-def _walk(counts, rows, keys, group, n_q, n_kv, left, causal):  # type: ignore[no-untyped-def]
+def _walk(counts, rows, keys, group, n_q, n_kv, left, causal, shifted):  # type: ignore[no-untyped-def]
     """Fill `counts` with the KV tiles that each row block visits; returns (tiles, keys in them, longest).
 
     A row block sees keys from that of its first row, less the window, to that of its last row. The row after it
     advances by rows / group queries a block, so its query, and the tile that the query's key lies in, are carried
-    along as quotients and remainders: a division per block would cost more than all the rest.
+    along as quotients and remainders: a division per block would cost more than all the rest. `shifted`: the tiles of
+    a block begin at the first key that its window reaches, instead of lying on one grid.
     """
     if not causal:
         full = -(-n_kv // keys)
@@ -55,11 +56,16 @@ def _walk(counts, rows, keys, group, n_q, n_kv, left, causal):  # type: ignore[n
         behind = tile + (1 if key > 0 or row > 0 else 0)
         if offset + low >= n_kv:
             behind = -(-n_kv // keys)
-        ahead = first // keys if first > 0 else 0
-        made = max(0, behind - ahead)
+        if shifted and first > 0:
+            real = min(offset + low + (1 if row > 0 else 0), n_kv) - first
+            made = -(-real // keys)
+            walked += real
+        else:
+            ahead = first // keys if first > 0 else 0
+            made = max(0, behind - ahead)
+            walked += max(0, min(behind * keys, n_kv) - ahead * keys)
         counts[i] = made
         total += made
-        walked += max(0, min(behind * keys, n_kv) - ahead * keys)
         longest = max(longest, made)
     return total, walked, longest
 
@@ -172,7 +178,7 @@ def _place(tiles, count, longest, batches, heads, section, order, splits, cores,
 
 @jit
 def makespans(  # type: ignore[no-untyped-def]
-    rows, keys, group, n_q, n_kv, left, causal, batches, heads, section, order, splits, cores, per_core,
+    rows, keys, group, n_q, n_kv, left, causal, shifted, batches, heads, section, order, splits, cores, per_core,
     item_s, tile_s, lone,
 ):  # fmt: skip
     """(makespan, tiles of one head of one sequence) of each call; all arguments but `order` and `cores`
@@ -183,7 +189,7 @@ def makespans(  # type: ignore[no-untyped-def]
     load = np.empty(count, np.int64)
     for k in range(count):
         tiles = np.empty(-(-(n_q[k] * group[k]) // rows[k]), np.int64)
-        load[k], _, longest = _walk(tiles, rows[k], keys[k], group[k], n_q[k], n_kv[k], left[k], causal[k])
+        load[k], _, longest = _walk(tiles, rows[k], keys[k], group[k], n_q[k], n_kv[k], left[k], causal[k], shifted[k])
         made[k] = _place(
             tiles, load[k], longest, batches[k], heads[k], section[k], order, splits[k], cores, per_core[k],
             item_s[k], tile_s[k], lone[k],
@@ -192,12 +198,12 @@ def makespans(  # type: ignore[no-untyped-def]
 
 
 @jit
-def visited_keys(rows, keys, group, n_q, n_kv, left, causal):  # type: ignore[no-untyped-def]
-    """Keys in the visited tiles of one head of one sequence, tiles on the grid, clipped to real keys."""
+def visited_keys(rows, keys, group, n_q, n_kv, left, causal, shifted):  # type: ignore[no-untyped-def]
+    """Keys in the visited tiles of one head of one sequence, clipped to real keys."""
     made = np.empty(rows.size, np.int64)
     for k in range(rows.size):
         tiles = np.empty(-(-(n_q[k] * group[k]) // rows[k]), np.int64)
-        made[k] = _walk(tiles, rows[k], keys[k], group[k], n_q[k], n_kv[k], left[k], causal[k])[1]
+        made[k] = _walk(tiles, rows[k], keys[k], group[k], n_q[k], n_kv[k], left[k], causal[k], shifted[k])[1]
     return made
 
 

@@ -160,7 +160,7 @@ def _of_pass(
     item = item + constant("masked") * crossed * pairs / ISSUE
     none: Flags = np.zeros(len(calls), bool)
     ones = np.ones(len(calls), np.int64)
-    plan = Plan(one.rows, one.step, ones, calls.heads, ones, none, none, ones)
+    plan = Plan(one.rows, one.step, ones, calls.heads, ones, none, none, ones, none)
     placed = place(plan, calls, rates, item / rates.clock_hz, (matrix + issue) / rates.clock_hz, order=GRID)
     each = placed.tiles / rates.cores / rates.clock_hz
     items_s: Floats = plan.items(calls) * item / rates.cores / rates.clock_hz

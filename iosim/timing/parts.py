@@ -20,6 +20,9 @@ SCORE_INSTRUCTIONS = 4.7
 KEEPS_ALL, KEEPS_NONE = 0.95, 1.25
 #: blocks of the KV-cache write that a core holds at once, whatever their size
 MOST_BLOCKS_PER_CORE = 32
+#: (repetitions before, repetitions timed) of the tables' collectors; a call alone otherwise. Sources: vLLM's and
+#: SGLang's collectors in AIConfigurator.
+REPEATS = {"none": (0, 1), "vllm": (3, 6), "sglang": (3, 20)}
 
 
 def kept_share(calls: Calls, rates: Rates, more: Floats | float = 0.0) -> Floats:
@@ -54,10 +57,30 @@ def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     resident = np.minimum(MOST_BLOCKS_PER_CORE, rates.threads_per_core // threads)
     tokens = (calls.batch * calls.n_q).astype(float)
     wave = (c["write_wave"] + c["write_threads"] * (threads / 512) ** 2) / rates.clock_hz
-    moved = 4 * tokens * calls.kv_heads * (calls.head_dim + calls.head_dim_v)
     waves_s = tokens / (rates.cores * resident) * wave
-    kept = kept_share(calls, rates, moved / 2)
-    made: Floats = np.maximum(waves_s, bytes_s(moved, kept, rates) / c["write_bandwidth"])
+    made: Floats = np.maximum(waves_s, copy_s(calls, rates, c))
+    return made
+
+
+def copy_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
+    """New keys and values read once and written once."""
+    moved = 4.0 * calls.batch * calls.n_q * calls.kv_heads * (calls.head_dim + calls.head_dim_v)
+    return bytes_s(moved, kept_share(calls, rates, moved / 2), rates) / c["write_bandwidth"]
+
+
+def slowed(call_s: Floats, busy: Floats, c: Mapping[str, float], framework: str) -> Floats:
+    """How much longer the kernel takes in the mean repetition once the board has lowered its clock to its limit.
+
+    The board allows any power for `power_time` ms from the first repetition on. Then power, `power` board limits with
+    busy matrix units and half as much without, must come down to one limit: power ~ clock cubed.
+
+    Args:
+        call_s: one repetition at the highest clock. busy: share of time in which the matrix units work.
+    """
+    before, timed = REPEATS[framework]
+    late = ((before + timed) * call_s - c["power_time"] * 1e-3) / (timed * call_s)
+    wanted = c["power"] * (1 + busy) / 2
+    made: Floats = np.clip(late, 0.0, 1.0) * (np.maximum(wanted, 1.0) ** (1 / 3) - 1)
     return made
 
 

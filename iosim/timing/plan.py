@@ -34,6 +34,8 @@ class Plan:
     """whether Q and O move by the tensor memory accelerator and not row by row"""
     section: Ints
     """heads that run side by side, longest row block first"""
+    shifted: Flags
+    """whether a row block's tiles begin at the first key of its window, and not on one grid"""
 
     def __getitem__(self, which: slice | Ints | Flags) -> Plan:
         return Plan(*(getattr(self, f.name)[which] for f in fields(self)))
@@ -70,8 +72,8 @@ def place(
     """Each next free slot takes the next item in the kernel's order (Graham's list scheduling)."""
     one = np.ones(len(calls), np.int64)
     makespan, tiles = makespans(
-        plan.rows, plan.keys, plan.packed, calls.n_q, calls.n_kv, calls.left, calls.causal, calls.batch,
-        plan.heads, plan.section, order, plan.splits, rates.cores,
+        plan.rows, plan.keys, plan.packed, calls.n_q, calls.n_kv, calls.left, calls.causal, plan.shifted,
+        calls.batch, plan.heads, plan.section, order, plan.splits, rates.cores,
         one if per_core is None else per_core, item_s, tile_s, one.astype(float) if lone is None else lone,
     )  # fmt: skip
     return Placed(makespan, tiles * calls.batch * plan.heads)

@@ -124,7 +124,9 @@ def main_memory(calls: Calls, plan: Plan, device: Device, dtype: str, kv_dtype: 
     share = np.maximum(1, np.minimum(blocks * plan.heads // calls.kv_heads, device.cores))
     flight = np.minimum(batch * calls.kv_heads, ceil_div(np.full(len(calls), device.cores), share))
     fits = flight * head_bytes + device.cores * _held_bytes(calls, plan, q, kv * stages) <= capacity
-    walked = visited_keys(plan.rows, plan.keys, plan.packed, calls.n_q, calls.n_kv, calls.left, calls.causal)
+    walked = visited_keys(
+        plan.rows, plan.keys, plan.packed, calls.n_q, calls.n_kv, calls.left, calls.causal, plan.shifted
+    )
     delivered = batch * plan.heads * walked * (calls.head_dim + calls.head_dim_v) * kv
     least = np.minimum(delivered, all_kv)
     swept = np.where(once | fits, least, np.maximum(least, delivered / share))

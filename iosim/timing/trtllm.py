@@ -37,7 +37,7 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     idle = np.maximum(1, rates.cores // (calls.batch * heads * blocks))
     splits = np.where(decode, np.minimum(ceil_div(calls.seen_keys, 256), idle), 1)
     none = np.zeros(len(calls), bool)
-    return Plan(rows, keys, packed, heads, splits, splits > 1, none, np.ones(len(calls), np.int64))
+    return Plan(rows, keys, packed, heads, splits, splits > 1, none, np.ones(len(calls), np.int64), none)
 
 
 def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Parts:

@@ -9,14 +9,21 @@ from pathlib import Path
 from iosim.errors import UsageError
 from iosim.timing.calls import Flags
 from iosim.timing.constants import Calibration, load_calibration
-from iosim.timing.families import FAMILIES, PUBLISHED
+from iosim.timing.families import FAMILIES, OWN_CALLS, PUBLISHED
 from iosim.validate.fitting import Measured, fit, fitted_half, fitted_lengths, sample, write_calibration
 from iosim.validate.readers import read_table
 from iosim.validate.timings import Timings, joined
 
 #: devices whose fitted half of shapes a family's constants come from; all others are judged only
-FITTED_ON = {"fa2": ("a100-sxm-80gb",), "fa3": ("h100-sxm5",), "trtllm": ("b200-sxm",)}
+FITTED_ON = {
+    "fa2": ("a100-sxm-80gb",), "fa3": ("h100-sxm5",), "trtllm": ("b200-sxm",), "fa3-sglang": ("h100-sxm5",),
+}  # fmt: skip
+#: whose calls a family is fitted on; constants of a framework's own call are fitted on its calls
 FRAMEWORK = "vllm"
+#: calibration of a framework's own constants -> (family, framework)
+OWN = {name: key for key, name in OWN_CALLS.items()}
+#: what can be refitted, families before the calls that replace some of their constants
+NAMES = (*FAMILIES, *OWN, *PUBLISHED)
 #: the same for families of published figures: boards, and papers (none named: any that has the kernel)
 PUBLISHED_ON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fa1": (("a100-sxm-40gb", "a100-sxm-80gb"), ()),
@@ -53,14 +60,14 @@ def calibrate(
     Args:
         paths: AIConfigurator folders or measured CSVs.
         folder: where `<family>.toml` is written; put it at models/calibration below a folder of $IOSIM_PATH to use it.
-        families: of `FAMILIES`; none: every one that the data holds rows for.
+        families: of `NAMES`; none: every one that the data holds rows for.
     Raises:
         UsageError: a family without rows. FileError, AbsentError: data that cannot be read.
     """
     tables = [table for path in paths for table in joined(list(read_table(path).timings))]
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for family in families or (*FAMILIES, *PUBLISHED):
+    made: list[Refit] = []
+    for family in sorted(families, key=NAMES.index) or NAMES:
         before = load_calibration(family)
         speaks, halves, described = _SORTS[family in PUBLISHED]
         data = [table for table in tables if speaks(table, before)]
@@ -71,10 +78,19 @@ def calibrate(
             continue
         if progress:
             progress(family)
-        after = fit(before, [part for table in data for part in halves(table)], described(data))
+        rows = [part for table in data for part in halves(table)]
+        after = fit(before, rows, described(data), _base(family, made))
         write_calibration(after, folder / f"{family}.toml")
         made.append(Refit(before, after, folder / f"{family}.toml"))
     return made
+
+
+def _base(name: str, refits: Sequence[Refit]) -> Calibration | None:
+    """The family of a framework's own constants, as refitted before if it was."""
+    if name not in OWN:
+        return None
+    family, _ = OWN[name]
+    return next((refit.after for refit in refits if refit.after.family == family), load_calibration(family))
 
 
 def _speaks(table: Timings, calibration: Calibration) -> bool:
@@ -82,7 +98,7 @@ def _speaks(table: Timings, calibration: Calibration) -> bool:
     return (
         table.device.key in FITTED_ON[calibration.family]
         and table.kernel in calibration.kernels
-        and table.framework == FRAMEWORK
+        and table.framework == OWN.get(calibration.family, ("", FRAMEWORK))[1]
         and table.dtype == table.kv_dtype == "bf16"
     )
 
@@ -128,8 +144,8 @@ def _described_published(data: Sequence[Timings]) -> str:
 def _described(data: Sequence[Timings]) -> str:
     where = ", ".join(sorted({table.device.key for table in data}))
     return (
-        f"{where} under {FRAMEWORK}: {', '.join(sorted({table.source for table in data}))[:160]}; 16-bit rows without a "
-        f"window of the fitted half of shapes, at most {PREFILL_ROWS} prefill and {DECODE_ROWS} decode rows"
+        f"{where} under {data[0].framework}: {', '.join(sorted({table.source for table in data}))[:160]}; 16-bit rows "
+        f"without a window of the fitted half of shapes, at most {PREFILL_ROWS} prefill and {DECODE_ROWS} decode rows"
     )
 
 

@@ -76,19 +76,23 @@ def sample(data: Measured, rows: int = ROWS_PER_TABLE, seed: int = 0) -> Measure
     return replace(data, calls=data.calls[chosen], time_s=data.time_s[chosen])
 
 
-def fit(start: Calibration, tables: Sequence[Measured], source: str) -> Calibration:
-    """Refit every constant of a family.
+def fit(start: Calibration, tables: Sequence[Measured], source: str, base: Calibration | None = None) -> Calibration:
+    """Refit every constant of a calibration.
 
     Least squares on the log error with a soft-L1 loss, in the logs of the constants; intervals are 1.96
     standard deviations from the Jacobian at the solution, for independent rows.
+
+    Args:
+        base: the family of which `start` replaces some constants; the others stay. None: `start` is a family.
     """
     from scipy.optimize import least_squares
 
     names = [constant.name for constant in start.constants]
-    models = [(_model(start.family, data), np.log(data.time_s)) for data in tables]
+    models = [(_model((base or start).family, data), np.log(data.time_s)) for data in tables]
+    kept = dict(base.values()) if base else {}
 
     def residuals(logs: Floats) -> Floats:
-        values: Mapping[str, float] = dict(zip(names, np.exp(logs).tolist(), strict=True))
+        values: Mapping[str, float] = kept | dict(zip(names, np.exp(logs).tolist(), strict=True))
         return np.concatenate([np.log(total_s(model(values))) - measured for model, measured in models])
 
     top = np.array([0.0 if name in AT_MOST_ONE else np.inf for name in names])

@@ -15,23 +15,29 @@ from iosim.timing.calls import UNBOUNDED
 from iosim.timing.kernels import GRID, SECTIONS, TAIL_PER_SLOT, makespans, visited_keys, wave_splits
 
 
-def naive_tiles(rows: int, keys: int, group: int, n_q: int, n_kv: int, left: int, causal: bool) -> list[int]:
+def naive_tiles(
+    rows: int, keys: int, group: int, n_q: int, n_kv: int, left: int, causal: bool, shifted: bool = False
+) -> list[int]:
+    """Tiles of each row block, counted over its keys; `shifted`: numbered from the first key that any row sees."""
     made = []
     for begin in range(0, n_q * group, rows):
         queries = range(begin // group, (min(begin + rows, n_q * group) - 1) // group + 1)
         offset = n_kv - n_q
-        seen = {
-            k // keys
+        reached = [
+            k
             for q in (queries[0], queries[-1])
             for k in (range(max(0, q + offset - left), q + offset + 1) if causal else range(n_kv))
-        }
+        ]
+        seen = {(k - (min(reached) if shifted else 0)) // keys for k in reached}
         made.append(max(seen) - min(seen) + 1 if seen else 0)
     return made
 
 
-def call(rows: int, keys: int, group: int, n_q: int, n_kv: int, left: int, causal: bool) -> list[np.ndarray]:
+def call(
+    rows: int, keys: int, group: int, n_q: int, n_kv: int, left: int, causal: bool, shifted: bool = False
+) -> list[np.ndarray]:
     whole = [np.array([x], np.int64) for x in (rows, keys, group, n_q, n_kv, left)]
-    return [*whole, np.array([causal])]
+    return [*whole, np.array([causal]), np.array([shifted])]
 
 
 @st.composite
@@ -44,14 +50,16 @@ def shapes(draw: st.DrawFn) -> tuple[int, int, int, int, int, int, bool]:
     return rows, keys, group, n_q, n_kv, left, draw(st.booleans())
 
 
-@given(shapes())
+@given(shapes(), st.booleans())
 @settings(deadline=None, max_examples=300)
-def test_tiles_of_row_blocks_equal_a_walk_over_keys(shape: tuple[int, int, int, int, int, int, bool]) -> None:
+def test_tiles_of_row_blocks_equal_a_walk_over_keys(
+    shape: tuple[int, int, int, int, int, int, bool], shifted: bool
+) -> None:
     one = np.ones(1, np.int64)
     _, tiles = makespans(
-        *call(*shape), one, one, one, GRID, one, 4, one, np.array([1.0]), np.array([1.0]), np.array([1.0])
+        *call(*shape, shifted), one, one, one, GRID, one, 4, one, np.array([1.0]), np.array([1.0]), np.array([1.0])
     )
-    assert tiles[0] == sum(naive_tiles(*shape))
+    assert tiles[0] == sum(naive_tiles(*shape, shifted))
 
 
 @given(shapes())
