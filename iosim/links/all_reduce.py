@@ -16,8 +16,8 @@ from __future__ import annotations
 from iosim.attention import Attention
 from iosim.errors import UsageError
 from iosim.floors import compulsory_bytes
-from iosim.links.context_parallel import heads_of_one, parts_of
 from iosim.links.least import CONDITIONS, projected
+from iosim.links.sharding import heads_of_one, parts_of
 from iosim.links.way import PLAIN, Least, Proven, Share, Step, Told, Way, busier_bytes, only, plain_mask, whole
 from iosim.schedule import Moved, Traffic, bits_to_bytes
 

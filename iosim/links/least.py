@@ -33,7 +33,6 @@ CONDITIONS = (
     "worst-case data; exact softmax, rounded to the output's type",
     "messages tell by their bits, not by when they come or how many there are, and nothing comes another way",
 )
-TOKENS = "each device starts with Q, K, V and ends with O of its own tokens"
 
 
 def message_bytes(problem: Attention, words: int, copied: bool = True) -> int:
@@ -43,6 +42,8 @@ def message_bytes(problem: Attention, words: int, copied: bool = True) -> int:
         copied: they reach the reader as outputs, so that the output's type may hold fewer values.
     """
     types = problem.types
+    if problem.phase == "backward":  # gradients of O become those of V
+        return told_bytes([(words, min(VALUES[types.out], VALUES[types.q]))])
     return told_bytes([(words, min(VALUES[types.kv], VALUES[types.out]) if copied else VALUES[types.kv])])
 
 
@@ -76,9 +77,23 @@ def matched(rows: Sequence[int], visible: Sequence[int]) -> int:
 
 
 def tokens_received(problem: Attention, shard: Sequence[Extent], causal: bool) -> int:
-    """Bytes that the device of a shard must receive, when Q, K, V and O are shared out by tokens."""
-    if not singles_out(problem):
-        return 0
+    """Bytes that the device of a shard must receive, when inputs and outputs are shared out by tokens.
+
+    Forward, its rows single out values elsewhere; backward, rows elsewhere single out its keys, whose gradient of V is
+    then that row's gradient of O, word for word.
+    """
+    found = _keys_seen(problem, shard, causal) if problem.phase == "backward" else _rows_served(problem, shard, causal)
+    return message_bytes(problem, _values(problem, found))
+
+
+def tokens_sent(problem: Attention, shard: Sequence[Extent], causal: bool) -> int:
+    """Bytes that the device of a shard must send: what rows elsewhere may single out; backward, its rows' gradients."""
+    found = _rows_served(problem, shard, causal) if problem.phase == "backward" else _keys_seen(problem, shard, causal)
+    return message_bytes(problem, _values(problem, found))
+
+
+def _rows_served(problem: Attention, shard: Sequence[Extent], causal: bool) -> int:
+    """Rows of a shard, over the heads of a group, that can single out distinct keys elsewhere."""
     own, visible = 0, []
     for first, tokens in shard:
         visible.append(first - own)
@@ -86,13 +101,11 @@ def tokens_received(problem: Attention, shard: Sequence[Extent], causal: bool) -
     if not causal:
         visible = [problem.n_kv - own] * len(shard)
     rows = [tokens * problem.shape.group for _, tokens in shard]
-    return message_bytes(problem, _values(problem, matched(rows, visible)))
+    return matched(rows, visible) if singles_out(problem) else 0
 
 
-def tokens_sent(problem: Attention, shard: Sequence[Extent], causal: bool) -> int:
-    """Bytes that the device of a shard must send: its values are what rows elsewhere may single out."""
-    if not singles_out(problem):
-        return 0
+def _keys_seen(problem: Attention, shard: Sequence[Extent], causal: bool) -> int:
+    """Keys of a shard that distinct rows elsewhere can single out."""
     own = sum(tokens for _, tokens in shard)
     later, seers = own, []
     for first, tokens in shard:  # rows elsewhere that come after this part
@@ -101,7 +114,7 @@ def tokens_sent(problem: Attention, shard: Sequence[Extent], causal: bool) -> in
     if not causal:
         seers = [problem.n_q - own] * len(shard)
     keys = [tokens for _, tokens in shard]
-    return message_bytes(problem, _values(problem, matched(keys, [s * problem.shape.group for s in seers])))
+    return matched(keys, [rows * problem.shape.group for rows in seers]) if singles_out(problem) else 0
 
 
 def answers_sent(problem: Attention, keys: int) -> int:

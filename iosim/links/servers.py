@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from iosim.attention import BITS, Attention
 from iosim.errors import UsageError, did_you_mean
-from iosim.links.context_parallel import heads_of_one, parts_of
 from iosim.links.least import CONDITIONS, answers_sent, message_bytes
+from iosim.links.sharding import heads_of_one, parts_of
 from iosim.links.way import IN_MEMORY, PLAIN, Least, Proven, Share, Step, Told, Way, crossing, only, plain_mask, words
 from iosim.masks import Grid, bind
 from iosim.schedule import Moved, Traffic, bits_to_bytes

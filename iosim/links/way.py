@@ -208,9 +208,10 @@ def crossing(problem: Attention, received: dict[str, int], sent: dict[str, int])
 def words(problem: Attention, tensor: str) -> int:
     """Elements of one token of a tensor, over batch and heads."""
     shape = problem.shape
-    heads = shape.kv_heads if tensor in ("K", "V") else shape.heads
+    name = tensor.removeprefix("d")  # gradients are as large as what they belong to
+    heads = shape.kv_heads if name in ("K", "V") else shape.heads
     width = {"Q": shape.head_dim, "K": shape.head_dim, "V": 0 if shape.latent else shape.head_dim_v, "LSE": 1}
-    return shape.batch * heads * width.get(tensor, shape.head_dim_v)
+    return shape.batch * heads * width.get(name, shape.head_dim_v)
 
 
 def busier_bytes(traffic: Traffic) -> int:

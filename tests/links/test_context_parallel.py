@@ -222,5 +222,5 @@ def test_what_cannot_be_shared_is_refused() -> None:
     with pytest.raises(UsageError, match="too few queries"):
         exchange(problem(1, 64, 8, mask="causal", phase="decode"), 2, "ring")
     with pytest.raises(UsageError, match="backward pass"):
-        exchange(problem(64, 64, 8, phase="backward"), 2, "ring")
+        exchange(problem(64, 64, 8, phase="backward"), 2, "state-gather")
     assert list(EXCHANGES)[:2] == ["ring", "zigzag"]

@@ -13,8 +13,8 @@ from oracles.random_calls import problem
 
 from iosim.attention import Attention, Types
 from iosim.links import LinkAsked, way_of
-from iosim.links.context_parallel import parts_of
 from iosim.links.least import VALUES, matched, message_bytes, projected, singles_out, tokens_received, tokens_sent
+from iosim.links.sharding import parts_of
 from iosim.masks import Grid, bind
 
 
