@@ -67,7 +67,9 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
         machine=_machine(asked, device, options, mask, tiling),
         end_to_end=EndToEnd(options["share"], options["steps"]) if options["share"] else None,
     )
-    result = made.to_dict()
+    expected = _expected(asked, device, mask, tiling)
+    times = dict(zip(("time_expected_s", "dense_time_expected_s"), expected or (None, None), strict=True))
+    result = {**made.to_dict(), **times}
     found = _search(mask, tiling, options)
     for name, settings in found.items():
         result[name] = [_setting(one) for one in settings]
@@ -82,7 +84,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
             command="speedup",
             inputs=inputs,
             result=result,
-            text=lambda: _text(made, mask, tiling, found, ranked),
+            text=lambda: _text(made, mask, tiling, found, ranked, expected),
             rows=lambda: [{k: v for k, v in result.items() if k not in found}],
             assumptions=[*made.notes, *asked.notes, "the dense problem is unmasked, for causal masks too"],
             provenance={"device_sha256": device.sha256 if device else None},
@@ -129,6 +131,31 @@ def _machine(asked: Asked, device: Device | None, options: dict[str, Any], mask:
         one = speedup(mask, tiling, head_dim=shape.head_dim, dtype_bytes=asked.problem.types.bits("Q") / 8)
         permute = one.permute_bytes * shape.heads * shape.batch / device.bandwidth_bytes_per_s("hbm")
     return MachineBound(dense, sparse, permute)
+
+
+def _expected(asked: Asked, device: Device | None, mask: Mask, tiling: Tiling) -> tuple[float, float] | None:
+    """Expected times of a neighbourhood kernel and of a dense one, all heads; none where no constants speak of it."""
+    import numpy as np
+
+    from iosim.errors import AbsentError
+    from iosim.speedup.expected_time import neighborhood_parts
+    from iosim.timing.calls import Calls
+    from iosim.timing.families import expected_parts
+    from iosim.timing.parts import total_s
+
+    problem, shape = asked.problem, asked.problem.shape
+    if device is None or problem.types.bits("Q") != 16 or not mask.text.startswith("gna"):
+        return None
+    numbers = {"batch": shape.batch, "heads": shape.heads, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim,
+               "head_dim_v": shape.head_dim_v, "n_q": mask.n_q, "n_kv": mask.n_kv, "causal": False}  # fmt: skip
+    try:
+        parts = neighborhood_parts(
+            mask, tiling, device, shape.batch * shape.heads, shape.head_dim, shape.head_dim_v
+        )  # fmt: skip
+        dense = expected_parts(Calls.of({name: np.array([value]) for name, value in numbers.items()}), device, "cudnn")
+    except AbsentError:
+        return None
+    return sum(parts.values()), float(total_s(dense)[0])
 
 
 def _search(mask: Mask, tiling: Tiling, options: dict[str, Any]) -> dict[str, tuple[Setting, ...]]:
@@ -188,7 +215,10 @@ def _picture(mask: Mask, tiling: Tiling) -> object:
     return plot_blocks(mask, tiling)
 
 
-def _text(made: Speedup, mask: Mask, tiling: Tiling, found: dict[str, Any], ranked: list[Speedup]) -> str:
+def _text(
+    made: Speedup, mask: Mask, tiling: Tiling, found: dict[str, Any], ranked: list[Speedup],
+    expected: tuple[float, float] | None,
+) -> str:  # fmt: skip
     from iosim.render.speedup_text import speedup_text
 
-    return speedup_text(made, mask, tiling, found, ranked)
+    return speedup_text(made, mask, tiling, found, ranked, expected)

@@ -22,9 +22,18 @@ BINDS = {
 
 
 def speedup_text(
-    made: Speedup, mask: Mask, tiling: Tiling, found: Mapping[str, Sequence[Setting]], ranked: Sequence[Speedup]
+    made: Speedup,
+    mask: Mask,
+    tiling: Tiling,
+    found: Mapping[str, Sequence[Setting]],
+    ranked: Sequence[Speedup],
+    expected: tuple[float, float] | None = None,
 ) -> str:
-    """Ceiling, chain, table, picture, reasons, searches."""
+    """Ceiling, chain, table, picture, reasons, searches.
+
+    Args:
+        expected: seconds of all heads with the mask, and without one.
+    """
     ceiling = made.ceiling
     parts = [
         line(f"At most {strong(f'{ceiling.speedup:.2f}x')} faster than dense, bound by {BINDS[ceiling.binds]}."),
@@ -41,6 +50,12 @@ def speedup_text(
     if made.machine:
         parts.append(
             f"time floors: dense {seconds(made.machine.dense_time_s)}, masked {seconds(made.machine.sparse_time_s)}"
+        )
+    if expected:
+        masked, dense = expected
+        parts.append(
+            f"expected, all heads: dense {seconds(dense)}, masked {seconds(masked)}, {dense / masked:.1f}x "
+            "(cuDNN's cost of a tile; permutation apart)"
         )
     if made.end_to_end:
         parts.append(f"end to end at most {made.end_to_end.of(ceiling.speedup):.2f}x")

@@ -12,6 +12,7 @@ from iosim.timing.calls import Flags, Floats
 from iosim.timing.families import expected_parts
 from iosim.timing.parts import total_s
 from iosim.timing.traffic import compulsory_bytes, floors_s, useful_flop
+from iosim.validate.neighborhoods import expected_s, work_of
 from iosim.validate.timings import Timings
 
 WORST = 20
@@ -169,6 +170,8 @@ BACKWARD_FLOP = 2.5
 
 def _floor_s(timings: Timings) -> Floats:
     """`time_floor_s` of the passes that were timed; bytes of a forward pass, which any of them moves."""
+    if timings.layouts:
+        return work_of(timings)[2]
     floor = floors_s(timings.calls, timings.device, timings.dtype, timings.kv_dtype, timings.warm)
     if not timings.work.backward:
         return floor
@@ -199,6 +202,8 @@ def _predicted(timings: Timings) -> tuple[Floats, str]:
     if timings.dtype not in ("bf16", "fp16") or timings.kv_dtype not in ("bf16", "fp16"):
         return np.empty(0), f"calibrated for 16-bit tensors, not {timings.dtype} with {timings.kv_dtype} keys"
     try:
+        if timings.layouts:
+            return expected_s(timings), ""
         parts = expected_parts(
             timings.calls, timings.device, timings.kernel, timings.framework, timings.warm, work=timings.work
         )
@@ -238,11 +243,15 @@ def fitted_pair(timings: Timings) -> tuple[tuple[float, float], Floats]:
     """The yardstick: max(FLOP / peak, bytes / bandwidth) / efficiency + overhead, both fitted to these rows."""
     from scipy.optimize import least_squares
 
-    read, written = compulsory_bytes(timings.calls, timings.dtype, timings.kv_dtype)
+    if timings.layouts:
+        flop, moved, _ = work_of(timings)
+    else:
+        flop = useful_flop(timings.calls)
+        moved = np.add(*compulsory_bytes(timings.calls, timings.dtype, timings.kv_dtype))
     peak = timings.device.rated_flop_per_s(timings.dtype)
     bandwidth = timings.device.bandwidth_bytes_per_s("hbm")
     scale = timings.work.forward + BACKWARD_FLOP * timings.work.backward
-    base = scale * np.maximum(useful_flop(timings.calls) / peak, (read + written) / bandwidth)
+    base = scale * np.maximum(flop / peak, moved / bandwidth)
     log_time = np.log(timings.time_s)
 
     def residuals(logs: Floats) -> Floats:

@@ -87,7 +87,8 @@ def orders_of(tables: Sequence[tuple[Timings, Floats]]) -> list[Order]:
         columns = [getattr(timings.calls, f.name).tolist() for f in fields(timings.calls)]
         for index, shape in enumerate(zip(*columns, strict=True)):
             group = found.setdefault((timings.paper, timings.device.key, work, tuple(map(int, shape))), {})
-            group.setdefault(timings.kernel, (float(timings.time_s[index]), float(predicted[index])))
+            name = f"{timings.kernel} {timings.layouts[index].mask}" if timings.layouts else timings.kernel
+            group.setdefault(name, (float(timings.time_s[index]), float(predicted[index])))
     made = [_order(key, kernels) for key, kernels in found.items() if len(kernels) > 1]
     return [order for order in made if order.pairs]  # where all are alike there is no order
 

@@ -6,6 +6,7 @@ Rates count FLOP as the papers do: 4 per pair and element, half of them under a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from iosim.machine import load_device
 from iosim.timing.calls import UNBOUNDED, Calls
 from iosim.timing.work import Work
-from iosim.validate.timings import Table, Timings
+from iosim.validate.timings import Layout, Table, Timings
 
 #: names of boards in published figures -> device files
 BOARDS = {
@@ -25,8 +26,10 @@ BOARDS = {
 #: kernels in published figures -> kernels of the time model; FA-Triton is the one of flash-attention's repository
 KERNELS = {
     "FA1": "flash1", "FA2": "flash2", "FA3": "flash3", "PyTorch": "unfused", "xFormers": "xformers", "Triton": "triton",
-    "Triton tutorial FA2": "triton", "FA-Triton": "triton-2022", "cuDNN": "cudnn",
+    "Triton tutorial FA2": "triton", "FA-Triton": "triton-2022", "cuDNN": "cudnn", "Hopper-FNA": "natten",
 }  # fmt: skip
+#: kernels whose masks have a layout, in columns of their own
+NEIGHBORHOOD = frozenset({"natten"})
 #: decode kernels, by the same names; those that do not split keys have no time model
 DECODE = {"FlashDecoding": "flash2"}
 #: beginnings of `source` -> short names
@@ -42,6 +45,13 @@ SIXTEEN_BITS = ("fp16", "bf16", "fp16/bf16", "16-bit")
 NUMBERS = ("batch", "heads_q", "heads_kv", "head_dim_qk", "head_dim_v", "seqlen_q", "seqlen_kv", "causal")
 
 
+#: a layout and a window as NATTEN's samples are noted: "token layout (256, 256)", "(80,80) stride 1"
+TOKENS = re.compile(r"token layout \(([\d, ]+)\)")
+WINDOW = re.compile(r"\((?P<window>[\d, ]+)\) stride \(?(?P<stride>[\d, ]+)\)?")
+
+_Figure = tuple[int, list[int], float, Layout | None]
+
+
 def is_published(header: Sequence[str]) -> bool:
     """Whether a header is that of collected figures."""
     return {"hardware", "kernel", "pass", "value", "unit"} <= set(header)
@@ -50,7 +60,7 @@ def is_published(header: Sequence[str]) -> bool:
 def read_published(rows: Sequence[Mapping[str, str]], source: str) -> Table:
     """Printed times and rates of kernels in 16 bits, by paper, board, kernel and passes."""
     skipped: dict[str, int] = {}
-    groups: dict[tuple[str, str, str, Work], list[tuple[int, list[int], float]]] = {}
+    groups: dict[tuple[str, str, str, Work], list[_Figure]] = {}
     for number, row in enumerate(rows, 1):
         why = _unusable(row)
         numbers = _numbers(row) if not why else None
@@ -60,20 +70,36 @@ def read_published(rows: Sequence[Mapping[str, str]], source: str) -> Table:
             continue
         kernel = (DECODE if row["pass"] == "decode" else KERNELS)[row["kernel"]]
         key = (_paper(row), BOARDS[row["hardware"]], kernel, _work(row))
-        groups.setdefault(key, []).append((number, *numbers))
+        layout = _layout(row) if kernel in NEIGHBORHOOD else None
+        groups.setdefault(key, []).append((number, *numbers, layout))
     return Table(tuple(_timings(key, found, source) for key, found in groups.items()), skipped)
 
 
-def _timings(key: tuple[str, str, str, Work], found: Sequence[tuple[int, list[int], float]], source: str) -> Timings:
+def _layout(row: Mapping[str, str]) -> Layout | None:
+    """The mask and the tokens' extents that a row's words give, or nothing."""
+    tokens = TOKENS.search(row.get("notes", ""))
+    window = WINDOW.fullmatch(row.get("window", "").strip())
+    if not tokens or not window:
+        return None
+    extents = [int(part) for part in re.findall(r"\d+", tokens[1])]
+    sizes, strides = (re.findall(r"\d+", window[name]) for name in ("window", "stride"))
+    strides = strides if len(strides) == len(extents) else strides * len(extents)
+    if len(sizes) != len(extents) or len(strides) != len(extents):
+        return None
+    return Layout(f"gna:window={'x'.join(sizes)},stride={'x'.join(strides)}", tuple(extents))
+
+
+def _timings(key: tuple[str, str, str, Work], found: Sequence[_Figure], source: str) -> Timings:
     paper, board, kernel, work = key
-    columns = np.array([shape for _, shape, _ in found]).T
+    columns = np.array([shape for _, shape, _, _ in found]).T
     names = ("batch", "heads", "kv_heads", "head_dim", "head_dim_v", "n_q", "n_kv")
     left = np.full(len(found), UNBOUNDED)
     calls = Calls(**dict(zip(names, columns[:7], strict=True)), left=left, causal=columns[7] == 1)
-    times = np.array([seconds for _, _, seconds in found])
-    where = np.array([number for number, _, _ in found])
+    times = np.array([seconds for _, _, seconds, _ in found])
+    where = np.array([number for number, _, _, _ in found])
+    layouts = tuple(layout for _, _, _, layout in found if layout)
     return Timings(
-        load_device(board), kernel, "none", "fp16", "fp16", True, calls, times, source, where, paper, work
+        load_device(board), kernel, "none", "fp16", "fp16", True, calls, times, source, where, paper, work, layouts
     )  # fmt: skip
 
 
@@ -101,6 +127,11 @@ def _unusable(row: Mapping[str, str]) -> str:
         return "a mask that is not described"
     if row["unit"] not in ("TFLOP/s", "ms", "us"):
         return "neither a time nor a rate"
+    if KERNELS.get(row["kernel"]) in NEIGHBORHOOD:
+        if "with token permute" in row.get("notes", ""):
+            return "the permutation of tokens is timed too"
+        if _layout(row) is None:
+            return "a window or layout that cannot be read"
     return "" if row["dtype"] in SIXTEEN_BITS else "not in 16 bits"
 
 

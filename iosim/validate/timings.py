@@ -22,6 +22,16 @@ MOVED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """Tokens of a call that lie in two or three dimensions, and their mask."""
+
+    mask: str
+    """in the command line's notation"""
+    tokens: tuple[int, ...]
+    """extents"""
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Calls with their measured times; one device, kernel, framework, types and cache state."""
 
@@ -49,9 +59,14 @@ class Timings:
     """who published it, where rows are figures of several"""
     work: Work = FORWARD
     """passes that were timed"""
+    layouts: tuple[Layout, ...] = ()
+    """one per row where `calls` cannot hold the masks; `calls` then has the shape only"""
 
     def __getitem__(self, which: Ints | Flags) -> Timings:
-        return replace(self, calls=self.calls[which], time_s=self.time_s[which], row=self.row[which])
+        kept = tuple(self.layouts[i] for i in np.arange(len(self))[which]) if self.layouts else ()
+        return replace(
+            self, calls=self.calls[which], time_s=self.time_s[which], row=self.row[which], layouts=kept
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -120,5 +135,6 @@ def _concatenated(group: list[Timings]) -> Timings:
         calls=Calls(**columns),
         time_s=np.concatenate([t.time_s for t in group]),
         row=np.concatenate([t.row for t in group]),
+        layouts=tuple(layout for t in group for layout in t.layouts),
         source=", ".join(dict.fromkeys(t.source for t in group)),
     )
