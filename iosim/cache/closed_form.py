@@ -18,7 +18,8 @@ from iosim.schedule import Moved, Schedule, Traffic
 RESULTS = frozenset({"O", "LSE", "dQ", "dK", "dV", "state"})
 
 #: tensors of kernels that keep a Q tile and sweep K and V
-SWEEPING = frozenset({"Q", "K", "V", "O", "LSE", "O_partial", "LSE_partial", "K_scale", "V_scale", "block_table"})
+SWEEPING = frozenset({"Q", "K", "V", "O", "LSE", "O_partial", "LSE_partial", "K_scale", "V_scale", "block_table",
+                      "S_tile", "P_tile", "O_tile"})  # fmt: skip
 
 #: algorithms that put N x N scores into memory, launch by launch
 MATERIALISING = frozenset({"unfused", "unfused-backward"})

@@ -59,7 +59,10 @@ def device_l2(device: Device) -> L2 | None:
 
 
 def concurrency_of(schedule: Schedule, device: Device | None, options: ReplayOptions) -> Concurrency:
-    """How the kernel's items run: its own order and the device's room, but for what the options say."""
+    """How the kernel's items run: its own order and the device's room, but for what the options say.
+
+    Threads of a CPU share a loop in runs of consecutive items, and neighbours share a last cache.
+    """
     from iosim.trace.concurrency import Concurrency
 
     cores = options.cores or (device.cores if device else 1)
@@ -71,10 +74,14 @@ def concurrency_of(schedule: Schedule, device: Device | None, options: ReplayOpt
             order, section = "sections", _section_heads(schedule)
         else:
             assignment = "static"
+    caches = 1
+    if device and device.kind == "cpu":
+        last = device.cache_before("hbm") if device.has_level("hbm") else None
+        order, caches = "chunked", last.instances if last else 1
     asked, _, heads = (options.grid_order or order).partition(":")
     if heads:
         section = _whole(heads)
-    return Concurrency(cores, fits, asked, options.kv_order or "cyclic", assignment, section)
+    return Concurrency(cores, fits, asked, options.kv_order or "cyclic", assignment, section, instances=caches)
 
 
 def _whole(heads: str) -> int:
@@ -191,7 +198,7 @@ def _affordable_heads(
     touches = 2 * schedule.work.tile_pairs * partitions + 4 * sum(launch.items for launch in schedule.launches)
     if touches <= most:
         return whole
-    if len(schedule.problem.masks()) > 1 or concurrency.grid_order == "row-major":
+    if len(schedule.problem.masks()) > 1 or concurrency.grid_order in ("row-major", "chunked"):
         return None
     at_once = -(-concurrency.slots // max(program.tiles for program in programs))
     group = schedule.problem.shape.group // schedule.tiling.group

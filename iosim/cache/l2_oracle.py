@@ -96,8 +96,8 @@ def lockstep_touches(
                 waiting = True
                 continue
             if not left[slot]:
-                index = slot + rounds[slot] * len(slots) if concurrency.assignment == "static" else taken
-                if index >= len(order):
+                index = slot + rounds[slot] * len(slots) if concurrency.static else taken
+                if index >= len(order) or order[index] < 0:
                     continue
                 turned = {"cyclic": False, "reverse": True, "sawtooth": rounds[slot] % 2 == 1}[concurrency.kv_order]
                 left[slot] = ordered_steps(program, order[index], turned, walked)

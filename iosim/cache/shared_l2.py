@@ -149,7 +149,7 @@ def _run(
     # dirty victims are handed to the memory-side cache where there is one; the last entry counts them
     victims = np.zeros(len(caches.size) + 1 if caches.behind >= 0 else 1, np.int64)
     lockstep(
-        concurrency.order(launch.heads, launch.tiles), slots, concurrency.cores, concurrency.assignment == "static",
+        concurrency.order(launch.heads, launch.tiles), slots, concurrency.cores, concurrency.static,
         KV_ORDERS.index(concurrency.kv_order), concurrency.stagger_steps, launch.tiles, launch.pattern, launch.item,
         launch.walk, launch.step, launch.tensor, launch.first, launch.count, launch.write, launch.tensor_head,
         atoms.base, atoms.per_head, l2.instances, l2.partitions, caches.behind, caches.size, caches.links,

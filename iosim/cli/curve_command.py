@@ -22,7 +22,10 @@ from iosim.cli.problem_options import kernel_options, output_options, problem_op
 @click.option("--line-bytes", type=int, metavar="N", help="Size of a line. Default: the device's, or 128.")
 @click.option("--cores", type=int, metavar="N", help="Cores that run items. Default: the device's, or 1.")
 @click.option(
-    "--grid-order", default="head-major", metavar="ORDER", help="head-major, row-major, longest-first or sections."
+    "--grid-order",
+    default="head-major",
+    metavar="ORDER",
+    help="head-major, row-major, longest-first, sections or chunked.",
 )
 @click.option("--kv-order", default="cyclic", metavar="ORDER", help="cyclic, reverse or sawtooth.")
 @output_options

@@ -120,7 +120,8 @@ def replay_options(function: Command) -> Command:
         click.option(
             "--grid-order",
             metavar="ORDER",
-            help="head-major, row-major (heads interleaved), longest-first, sections or sections:N (of N heads). Default: the kernel's own.",
+            help="head-major, row-major (heads interleaved), longest-first, sections, sections:N (of N heads) or chunked"
+            " (a run of items per core). Default: the kernel's own.",
         ),
         click.option("--kv-order", metavar="ORDER", help="cyclic, reverse or sawtooth. Default: the kernel's own."),
         no_replay_option,

@@ -141,7 +141,7 @@ def _lockstep(launch: CompiledLaunch, concurrency: Concurrency) -> tuple[Int64, 
     order, head = np.empty(total, np.int64), np.empty(total, np.int64)
     slots = concurrency.slots
     used = unroll(
-        concurrency.order(launch.heads, launch.tiles), slots, concurrency.assignment == "static",
+        concurrency.order(launch.heads, launch.tiles), slots, concurrency.static,
         KV_ORDERS.index(concurrency.kv_order), concurrency.stagger_steps, launch.tiles, launch.pattern, launch.item,
         launch.walk, launch.step, np.zeros(slots, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.bool_),
         np.zeros(slots, np.int64), order, head,

@@ -25,7 +25,7 @@ def _unroll(  # type: ignore[no-untyped-def]
                 continue
             if holds[slot] < 0:
                 index = slot + round_of[slot] * slots if static else taken
-                if index >= order.shape[0]:
+                if index >= order.shape[0] or order[index] < 0:
                     continue
                 holds[slot] = order[index]
                 taken += 1

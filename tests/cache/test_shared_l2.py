@@ -34,11 +34,12 @@ concurrencies = st.builds(
     Concurrency,
     cores=st.integers(1, 6),
     residency=st.integers(1, 2),
-    grid_order=st.sampled_from(["head-major", "row-major", "longest-first", "sections"]),
+    grid_order=st.sampled_from(["head-major", "row-major", "longest-first", "sections", "chunked"]),
     kv_order=st.sampled_from(["cyclic", "reverse", "sawtooth"]),
     assignment=st.sampled_from(["dynamic", "static"]),
     section_heads=st.integers(1, 3),
     stagger_steps=st.integers(0, 2),
+    instances=st.integers(1, 3),
 )
 
 

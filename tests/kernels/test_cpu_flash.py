@@ -19,6 +19,8 @@ from test_variants import times
 from iosim import analyze
 from iosim.analysis import default_kernels
 from iosim.attention import Attention, Types
+from iosim.cache.device_replay import main_memory
+from iosim.cache.replay_options import ReplayOptions
 from iosim.errors import UsageError
 from iosim.floors import Memory, attention_floors
 from iosim.kernels import Call, make_schedule
@@ -26,6 +28,7 @@ from iosim.kernels.cache_sweeps import Sweep, meet
 from iosim.kernels.cpu_flash import SCRATCH, array_bytes, cache_traffic, largest_product
 from iosim.machine import Device, load_device
 from iosim.schedule import Traffic
+from iosim.trace.concurrency import Concurrency
 
 EPYC, XEON = "epyc-9654", "xeon-8480"
 
@@ -217,3 +220,27 @@ def test_what_the_released_kernel_lacks_is_refused() -> None:
     base = problem(512, 512, 64)
     with pytest.raises(UsageError, match="does not compute in fp8"):
         make_schedule(Attention(base.shape, base.mask, Types.of("fp8")), None, "cpu-flash")
+
+
+def test_threads_take_runs_of_items_and_neighbours_share_a_cache() -> None:
+    """Ten items on four threads, two last caches: chunks of three, threads 0 and 1 on the first cache."""
+    shared = Concurrency(4, grid_order="chunked", instances=2)
+    assert shared.order(2, 5).tolist() == [0, 6, 3, 9, 1, 7, 4, -1, 2, 8, 5, -1]
+    assert shared.static
+    assert Concurrency(4, grid_order="chunked").order(1, 2).tolist() == [0, 1, -1, -1]
+
+
+def test_heads_stay_in_one_l3() -> None:
+    """Eight heads of eight Q tiles on 12 x 8 cores: a head's threads share an L3, so K and V come once each."""
+    asked = problem(2048, 2048, 64, heads=8, kv_heads=8)
+    device = load_device(EPYC)
+    schedule = make_schedule(asked, device, "cpu-flash")
+    together, spread = (
+        main_memory(schedule, device, ReplayOptions(grid_order=order)).hbm for order in (None, "head-major")
+    )
+    assert together
+    assert spread
+    assert together.method == "replay: 96 items in step (chunked) over 12 x 32 MiB LRU"
+    once = 8 * 2048 * 64 * 2
+    assert (together.traffic.read_bytes, together.traffic.write_bytes) == (once * 3, once + 8 * 2048 * 4)
+    assert spread.traffic.read_bytes > 5 * together.traffic.read_bytes
