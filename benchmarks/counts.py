@@ -1,9 +1,11 @@
 """Time of one problem's counts for every named kernel, and of a million problems in bulk.
 
-    python benchmarks/counts.py [--over 1.0] [--rows 1000000]
+    python benchmarks/counts.py [--over 1.0] [--rows 1000000] [--only single|bulk]
 
 One problem: `make_schedule` and the elements and arithmetic of all launches, best of nine, each on a problem whose mask
 nobody has counted yet, with empty caches; kernel files, devices and masks' modules are loaded before.
+In bulk: random problems, masks full, causal and windowed, heads shared or not, two head sizes; processor time of one
+core per row of `count_many`, all columns, against the time that one problem takes alone.
 """
 
 from __future__ import annotations
@@ -11,7 +13,12 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
+
 from iosim.attention import Attention, Shape
+from iosim.bulk import CLOSED, count_many
+from iosim.bulk.groups import typed_tile
+from iosim.bulk.table import Table
 from iosim.errors import UsageError
 from iosim.kernels import kernel_names, load_kernel, make_schedule, stream_k
 from iosim.kernels.algorithm import total_sums
@@ -84,11 +91,67 @@ def single(over_ms: float) -> None:
                 print(f"{'':22} {1e3 * taken:8.3f} ms: {label}")
 
 
+#: masks of kernels that have not all of them, and extra columns
+SPECIAL = {
+    "agent": {"mask": "full"}, "gla": {"mask": "causal"}, "delta-rule": {"mask": "causal"}, "mamba1": {"mask": "causal"},
+    "lightning1": {"mask": "causal"}, "lightning2": {"mask": "causal"}, "stream-k": {"mask": "full"},
+    "split-kv": {"mask": "full", "splits": 4, "tile_rows": 64, "tile_cols": 32},
+}  # fmt: skip
+
+
+def bulk(rows: int) -> None:
+    """Print microseconds per row of every closed kernel."""
+    draw = np.random.default_rng(1)
+    shared = {"seq_kv": (2 ** draw.uniform(7, 17, rows)).astype(int), "batch": draw.integers(1, 65, rows),
+              "kv_heads": draw.choice([1, 2, 4, 8], rows), "head_dim": draw.choice([64, 128], rows), "window": 4096,
+              "mask": draw.choice(["full", "causal", "window"], rows)}  # fmt: skip
+    shared["heads"] = shared["kv_heads"] * draw.choice([1, 4, 8], rows)
+    for name in sorted(load for load in kernel_names() if load_kernel(load).algorithm.name in CLOSED):
+        kernel = load_kernel(name)
+        columns = shared | SPECIAL.get(name, SPECIAL.get(kernel.algorithm.name, {}))
+        if kernel.algorithm.algorithm_class == "linear":
+            columns["mask"] = "causal"
+        for phase in kernel.algorithm.phases:
+            if kernel.algorithm.name == "split-kv" and "splits" not in columns:
+                columns |= SPECIAL["split-kv"]
+            start = time.process_time()
+            try:
+                counts = count_many(name, columns, phase=phase)
+            except UsageError as error:
+                print(f"{name:22} {phase:9} {error.faults[0].what}")
+                continue
+            taken = time.process_time() - start
+            alone = _alone(name, columns, phase)
+            print(f"{name:22} {phase:9} {1e6 * taken / rows:6.2f} us a row, {1e6 * alone:6.0f} us alone: "
+                  f"{alone * rows / taken:5.0f}x, one by one {int(counts.beyond.sum())}", flush=True)  # fmt: skip
+
+
+def _alone(name: str, columns: dict[str, object], phase: str) -> float:
+    """Median seconds of some of the rows, each a new problem."""
+    made = Table.of(columns, phase, False)
+    kernel, taken = load_kernel(name), []
+    for index in range(0, len(made), len(made) // 60):
+        problem = made.problem(index)
+        tile = typed_tile(made, index)
+        chosen = {} if made.splits is None else {"splits": int(made.splits[index])}
+        start = time.process_time()
+        schedule = make_schedule(problem, None, kernel, tile, chosen)
+        assert schedule.traffic.total_bytes + schedule.work.flop >= 0
+        taken.append(time.process_time() - start)
+    return sorted(taken)[len(taken) // 2]
+
+
 def main() -> None:
     """Print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--over", type=float, default=1.0)
-    single(parser.parse_args().over)
+    parser.add_argument("--over", type=float, default=1.0, help="milliseconds above which a problem is listed")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=("single", "bulk"))
+    given = parser.parse_args()
+    if given.only != "bulk":
+        single(given.over)
+    if given.only != "single":
+        bulk(given.rows)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from iosim._version import __version__
 if TYPE_CHECKING:
     from iosim.api import analyze, bounds, device, miss_curve, problem
     from iosim.attention import Attention
+    from iosim.bulk import ManyCounts, count_many
     from iosim.cache.replaying import replay
     from iosim.curve_analysis import MissCurve
     from iosim.errors import IosimError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 #: public name -> module that holds it
 _PUBLIC = {
     "analyze": "iosim.api",
+    "count_many": "iosim.bulk",
     "bounds": "iosim.api",
     "device": "iosim.api",
     "miss_curve": "iosim.api",
@@ -35,6 +37,7 @@ _PUBLIC = {
     "Device": "iosim.machine",
     "Floors": "iosim.floors",
     "IosimError": "iosim.errors",
+    "ManyCounts": "iosim.bulk",
     "MissCurve": "iosim.curve_analysis",
     "Report": "iosim.report",
     "replay": "iosim.cache.replaying",
@@ -46,11 +49,13 @@ __all__ = [
     "Device",
     "Floors",
     "IosimError",
+    "ManyCounts",
     "MissCurve",
     "Report",
     "__version__",
     "analyze",
     "bounds",
+    "count_many",
     "device",
     "miss_curve",
     "problem",

@@ -59,13 +59,18 @@ class Types:
         q = dtype(name)
         return cls(q, dtype(kv, "--kv-dtype") if kv else q, q if BITS[q] >= 16 else "bf16")
 
-    def bits(self, tensor: str) -> int:
-        """Bits of one element of a tensor: Q K V O dQ dK dV dO, S and P in memory, LSE and other statistics."""
+    @staticmethod
+    def role(tensor: str) -> str:
+        """Which of the types a tensor has: Q K V O dQ dK dV dO, S and P in memory, LSE and other statistics."""
         if tensor in ("K", "V"):
-            return BITS[self.kv]
+            return "kv"
         if tensor in ("O", "dO"):
-            return BITS[self.out]
-        return BITS[self.q] if tensor in ("Q", "dQ", "dK", "dV", "S", "P") else BITS[self.stats]
+            return "out"
+        return "q" if tensor in ("Q", "dQ", "dK", "dV", "S", "P") else "stats"
+
+    def bits(self, tensor: str) -> int:
+        """Bits of one element of a tensor."""
+        return BITS[getattr(self, self.role(tensor))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,14 +78,22 @@ def decide(condition: object) -> bool:
 def least(first: int, *others: int) -> int:
     """The smaller, element by element."""
     for other in others:
-        first = min(first, other) if type(first) is type(other) is int else _pairwise("minimum", first, other)
+        first = (
+            min(first, other)
+            if isinstance(first, int) and isinstance(other, int)
+            else _pairwise("minimum", first, other)
+        )
     return first
 
 
 def most(first: int, *others: int) -> int:
     """The larger, element by element."""
     for other in others:
-        first = max(first, other) if type(first) is type(other) is int else _pairwise("maximum", first, other)
+        first = (
+            max(first, other)
+            if isinstance(first, int) and isinstance(other, int)
+            else _pairwise("maximum", first, other)
+        )
     return first
 
 
@@ -110,14 +118,21 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def bounded(value: int, top: Callable[[], int]) -> int:
+    """The value, of which the caller knows that it is from 0 to `top()`: intervals, which do not know, are told."""
+    if not isinstance(value, int) and (told := getattr(value, "bounded", None)):
+        return told(top())
+    return value
+
+
 def most_over(count: int, value: Callable[[int], int]) -> int:
     """The largest of value(0) .. value(count - 1), with count >= 1."""
-    if type(count) is int:
+    if isinstance(count, int):
         return max(map(value, range(count)))
     if made := getattr(count, "most_over", None):
-        return made(value)  # type: ignore[no-any-return]
+        return made(value)
     best = value(0)
-    for index in range(1, int(count.max())):  # type: ignore[attr-defined]
+    for index in range(1, int(count.max())):
         best = choose(index < count, most(best, value(index)), best)
     return best
 

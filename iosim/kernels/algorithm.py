@@ -74,8 +74,9 @@ class Call:
     """cores that share one instance of the last cache"""
 
     def number(self, name: str) -> int:
-        """An integer parameter."""
-        return int(self.settings[name])
+        """An integer parameter, or a column of it over many problems."""
+        value = self.settings[name]
+        return int(value) if isinstance(value, (int, str)) else value
 
     def flag(self, name: str) -> bool:
         """A true-or-false parameter."""
@@ -152,6 +153,11 @@ def total_sums(problem: Attention, tiling: Tiling) -> TileSums:
         total = part if total is None else _add(total, part)
     assert total is not None
     return total
+
+
+def head_sums(call: Call) -> TileSums:
+    """Tile sums of the first head; every head has as many Q and KV tiles."""
+    return call.problem.masks()[0][0].sums(call.tiling)
 
 
 def _add(a: TileSums, b: TileSums) -> TileSums:

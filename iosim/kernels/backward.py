@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iosim.exact import decide, most
-from iosim.kernels.algorithm import MMA_ROWS, Algorithm, Call, Parameter, moved, register, total_sums
+from iosim.kernels.algorithm import MMA_ROWS, Algorithm, Call, Parameter, head_sums, moved, register, total_sums
 from iosim.kernels.gradients import (
     accumulator,
     accumulator_rows,
@@ -98,7 +98,7 @@ def key_launch(call: Call, name: str, buffers: int) -> Launch:
     if decide(buffers != 0):
         added = sums.query_rows * elements["dQ"]
         tensors.append(accumulator(problem, "dQ", added, added))
-    columns = sums.kv_tiles // plan.heads
+    columns = head_sums(call).kv_tiles
 
     def steps(item: int) -> Iterator[Step]:
         head, column = divmod(item, columns)
@@ -174,11 +174,11 @@ def _shared_bits(call: Call, sums: TileSums, keys_outer: bool, with_dq: bool, wi
     shares = -(-sums.area // call.number("mma_rows"))
     total = sums.query_rows * (q + do) + shares * (k + v)
     if with_dkdv:
-        total += shares * (do + q)
+        total = total + shares * (do + q)
     if with_dq:
-        total += 2 * sums.area * bits("P") + shares * k
+        total = total + 2 * sums.area * bits("P") + shares * k
     if with_dq and keys_outer:  # the tile of dQ is staged for its atomic add
-        total += 2 * sums.query_rows * shape.head_dim * bits("accumulator")
+        total = total + 2 * sums.query_rows * shape.head_dim * bits("accumulator")
     resident = sums.query_rows * (q + do) + sums.active_key_rows * (k + v)
     return total + (resident if keys_outer else sums.active_query_rows * (q + do) + sums.key_rows * (k + v))
 

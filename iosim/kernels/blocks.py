@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from iosim.exact import ceil_div, least
+from iosim.exact import ceil_div, least, most
 
 Extent = tuple[int, int]
 
@@ -37,7 +37,8 @@ class Strips(Sequence[Extent]):
     def total(self, value: Callable[[int], int]) -> int:
         """The sum of a function of each strip's width."""
         before = (self.extent - 1) // self.width
-        return before * value(self.width) + value(self.extent - before * self.width)
+        last = most(0, least(self.width, self.extent - before * self.width))
+        return before * value(self.width) + value(last)
 
     def __len__(self) -> int:
         return self.number

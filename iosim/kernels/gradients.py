@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from iosim.attention import Attention
 from iosim.exact import decide
-from iosim.kernels.algorithm import Call, moved, total_sums
+from iosim.kernels.algorithm import Call, head_sums, moved
 from iosim.kernels.programs import HeadTiles, Step, head_tiles
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic
 
@@ -85,7 +85,7 @@ def _by_kv_tile(
     problem, plan, elements = call.problem, head_tiles(call), widths(call.problem)
     shape = problem.shape
     heads = shape.batch * shape.kv_heads
-    columns = total_sums(problem, call.tiling).kv_tiles // plan.heads
+    columns = head_sums(call).kv_tiles
     tensors, named = [], {}
     for gradient in gradients:
         for tensor, write in [*((t, False) for t in read(gradient)), *((t, True) for t in written(gradient))]:

@@ -62,7 +62,7 @@ def _prefix(call: Call) -> int:
         UsageError: longer than the sequence.
     """
     prefix = call.number("prefix")
-    if prefix > call.problem.n_kv:
+    if decide(prefix > call.problem.n_kv):
         raise UsageError(f"a prefix of {prefix} in {call.problem.n_kv} keys", "--set prefix")
     return prefix
 
@@ -75,8 +75,8 @@ def _work(call: Call, cut: Chunks, prefix: int) -> Work:
     state = 2 * f * columns * (problem.n_q + problem.n_kv + prefix)
     useful, executed = state, state
     if cut.causal:
-        useful += causal_pairs(chunks) * 2 * (f + columns)
-        executed += square_pairs(chunks) * 2 * (f * cut.blocks.number + columns)
+        useful = state + causal_pairs(chunks) * 2 * (f + columns)
+        executed = state + square_pairs(chunks) * 2 * (f * cut.blocks.number + columns)
     exp = item_exp(call, cut, tokens + problem.n_kv + prefix, problem.n_kv) * cut.blocks.number
     pairs = chunks.number * cut.blocks.number if cut.causal else 0
     return Work(pairs, useful, executed, exp) * cut.heads

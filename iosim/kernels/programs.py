@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from iosim.kernels.algorithm import Call, total_sums
+from iosim.kernels.algorithm import Call, head_sums
 from iosim.kernels.key_values import kv_row_elements, kv_touches
 from iosim.kernels.step_tables import q_outer_table, shared_pattern
 from iosim.masks import Mask, TileVisits
@@ -78,7 +78,7 @@ def head_tiles(call: Call) -> HeadTiles:
 
     return HeadTiles(
         heads,
-        total_sums(call.problem, tiling).q_tiles // heads,
+        head_sums(call).q_tiles,
         tiling.rows,
         tiling.cols,
         shape.group // tiling.group,

@@ -62,7 +62,9 @@ def forward(call: Call) -> tuple[Launch, ...]:
     once = visited_work(problem, sums, call.number("mma_rows"))
     scores = 2 * shape.head_dim * sums.area
     again = sums.query_rows * shape.head_dim * problem.types.bits("Q")
-    again += (-(-sums.area // call.number("mma_rows")) + sums.key_rows) * shape.head_dim * problem.types.bits("K")
+    again = again + (-(-sums.area // call.number("mma_rows")) + sums.key_rows) * shape.head_dim * problem.types.bits(
+        "K"
+    )
     work = replace(
         once,
         tile_pairs=times * once.tile_pairs,

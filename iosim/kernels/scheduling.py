@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
@@ -36,6 +36,51 @@ def make_schedule(
         UsageError: a phase, head size, element type, tile or parameter that the kernel does not have.
     """
     file = load_kernel(kernel) if isinstance(kernel, str) else kernel
+    made, algorithm = prepare(problem, device, file, tile, settings or {}, pack_gqa), file.algorithm
+    call = made.call
+    notes = (*made.notes, *_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
+    return Schedule(
+        kernel=file.name,
+        algorithm=algorithm.name,
+        algorithm_class=algorithm.algorithm_class,
+        problem=problem,
+        tiling=call.tiling,
+        launches=algorithm.launches(call),
+        working_set=algorithm.working_set(call),
+        parameters=call.settings,
+        multicast=int(call.settings.get("cluster", 1)),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call with every choice made."""
+
+    call: Call
+    """what the algorithm is asked"""
+    packed: bool
+    """query heads of a group share the rows of a tile"""
+    notes: tuple[str, ...]
+    """assumptions a reader must know"""
+
+
+def prepare(
+    problem: Attention,
+    device: Device | None,
+    file: KernelFile,
+    tile: Tiling | None,
+    settings: Mapping[str, object],
+    pack_gqa: bool | None,
+    fit: bool = True,
+) -> Prepared:
+    """The tile, parameters and packing of a call; see `make_schedule`.
+
+    Args:
+        fit: compare the tile with the device's memory.
+    Raises:
+        UsageError: as `make_schedule`.
+    """
     algorithm = file.algorithm
     if problem.phase not in algorithm.phases:
         raise UsageError(
@@ -45,26 +90,13 @@ def make_schedule(
     rule = file.rule(problem, device) if tile is None else None
     tiling = tile or (rule.tiling if rule else None)
     assert tiling is not None
-    packed = _packs(file, rule, problem) if pack_gqa is None else pack_gqa
-    if packed and algorithm.packs:
+    packed = algorithm.packs and (_packs(file, rule, problem) if pack_gqa is None else pack_gqa)
+    if packed:
         tiling = replace(tiling, group=problem.shape.group)
-    chosen = algorithm.settings(file.parameters, rule.settings if rule else _own(file, problem, device), settings or {})
+    chosen = algorithm.settings(file.parameters, rule.settings if rule else _own(file, problem, device), settings)
     call = Call(problem, tiling, chosen, *_cores(device))
-    call, notes = _fit(file, call, device, rule)
-    launches = algorithm.launches(call)
-    notes += (*_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
-    return Schedule(
-        kernel=file.name,
-        algorithm=algorithm.name,
-        algorithm_class=algorithm.algorithm_class,
-        problem=problem,
-        tiling=call.tiling,
-        launches=launches,
-        working_set=algorithm.working_set(call),
-        parameters=call.settings,
-        multicast=int(call.settings.get("cluster", 1)),
-        notes=notes,
-    )
+    call, notes = _fit(file, call, device if fit else None, rule)
+    return Prepared(call, packed, notes)
 
 
 def _cores(device: Device | None) -> tuple[int, tuple[tuple[str, int], ...], int]:

@@ -56,7 +56,7 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
         raise UsageError(
             f"{wanted} splits of {sums.longest} KV tiles", "--set splits", f"at most {sums.longest} hold a tile"
         )
-    if wanted:
+    if decide(wanted != 0):
         return most(1, ceil_div(sums.longest, wanted)), sums.longest
     demand = Demand(
         sums.q_tiles, sums.longest, call.cores, shape.batch, shape.kv_heads, call.problem.n_kv, call.tiling.cols,

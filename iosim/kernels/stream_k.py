@@ -24,7 +24,7 @@ from functools import cache, lru_cache
 from itertools import accumulate
 
 from iosim.errors import UsageError
-from iosim.exact import decide
+from iosim.exact import decide, most
 from iosim.kernels import flash2
 from iosim.kernels.algorithm import (
     LSE,
@@ -33,6 +33,7 @@ from iosim.kernels.algorithm import (
     Algorithm,
     Call,
     Parameter,
+    head_sums,
     moved,
     register,
     total_sums,
@@ -76,7 +77,7 @@ def line_of(call: Call) -> Line:
     sums = total_sums(problem, call.tiling)
     if _uniform(call):
         rows_all, rows = problem.n_q * call.tiling.group, call.tiling.rows
-        tiles = sums.q_tiles // heads
+        tiles = head_sums(call).q_tiles
         each = tuple(min(rows, rows_all - tile * rows) for tile in range(tiles))
         return Line(heads, tuple(sums.longest * (tile + 1) for tile in range(tiles)), each, tile_major)
     visits = problem.masks()[0][0].visits(call.tiling)
@@ -126,9 +127,9 @@ def fused(call: Call) -> tuple[Launch, ...]:
 
 def _uniform_cuts(call: Call, heads: int) -> tuple[int, int]:
     """(stretches, rows at cuts) of a line whose Q tiles all have as many KV tiles."""
-    sums, rows = total_sums(call.problem, call.tiling), call.tiling.rows
-    tiles = sums.q_tiles // heads
-    line = UniformLine(sums.longest, tiles, heads)
+    sums, rows = head_sums(call), call.tiling.rows
+    tiles, size = sums.q_tiles, most(1, sums.longest)  # as much is visited
+    line = UniformLine(size, tiles, heads)
     items, cuts, ragged_cuts = line.cuts(str(call.settings["share"]), _workers(call))
     ragged = call.problem.n_q * call.tiling.group - (tiles - 1) * rows
     return items, (cuts - ragged_cuts) * rows + ragged_cuts * ragged

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from iosim.exact import ceil_div, least
+from iosim.exact import bounded, ceil_div, least
 from iosim.masks.sums import floor_sum
 
 
@@ -67,11 +67,12 @@ class UniformLine:
         g >= T every place is a boundary.
         """
         total = self.size * self.tiles * self.heads
-        return self._whole(total, workers) if share == "whole" else self._balanced(total, workers)
+        used, cuts, late = self._whole(total, workers) if share == "whole" else self._balanced(total, workers)
+        return used, bounded(cuts, lambda: workers), bounded(late, lambda: workers)
 
     def _whole(self, total: int, workers: int) -> tuple[int, int, int]:
         step, period = ceil_div(total, workers), self.size * self.tiles
-        inner = ceil_div(total, step) - 1
+        inner = bounded(ceil_div(total, step) - 1, lambda: workers)
         none = floor_sum(inner + 1, step, 0, self.size) - floor_sum(inner + 1, step, self.size - 1, self.size) + inner
         late = floor_sum(inner + 1, step, self.size - 1, period) - floor_sum(inner + 1, step, 0, period)
         return inner + 1, inner - none, late

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iosim.errors import UsageError
-from iosim.exact import least, most
+from iosim.exact import bounded, least, most
 from iosim.masks.mask import MaskCounts
 from iosim.masks.run_mask import RunMask
 from iosim.masks.sums import clamped_floor_sum
@@ -90,10 +90,10 @@ class Band(RunMask):
         if self.right is not None:
             pairs = clamped_floor_sum(n, 1, self.offset + self.right + 1, 1, self.n_kv)
         if self.left is None:
-            return pairs
-        low = self.offset - self.left
-        sinks = least(self.sink, self.n_kv)
-        return pairs - clamped_floor_sum(n, 1, low, 1, self.n_kv) + clamped_floor_sum(n, 1, low, 1, sinks)
+            return bounded(pairs, lambda: self.n_q * self.n_kv)
+        low, sinks = self.offset - self.left, least(self.sink, self.n_kv)
+        pairs = pairs - clamped_floor_sum(n, 1, low, 1, self.n_kv) + clamped_floor_sum(n, 1, low, 1, sinks)
+        return bounded(pairs, lambda: self.n_q * self.n_kv)
 
     def rows_with(self, least: int) -> range:
         """The queries with at least `least` keys: consecutive, since the count rises and then falls."""

@@ -9,7 +9,7 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from iosim.exact import ceil_div, choose, least, most, most_over
+from iosim.exact import bounded, ceil_div, choose, least, most, most_over
 from iosim.masks.sums import clamped_floor_sum, ranged_floor_sum, steps_below
 from iosim.masks.tiling import Tiling
 from iosim.masks.visits import TileSums
@@ -55,6 +55,10 @@ class BandTiles:
         self.count = (self.rows_all - 1) // self.tile  # whole Q tiles before the last
         self.q_tiles = self.count + 1
 
+    def repeated(self, times: int) -> RepeatedTiles:
+        """The sums of so many equal heads side by side."""
+        return RepeatedTiles(self, times)
+
     # --- sums over the whole Q tiles ----------------------------------------------------------
 
     @cached_property
@@ -97,7 +101,7 @@ class BandTiles:
 
     @cached_property
     def _even_pairs(self) -> int:
-        return self._stops[0] - self._start_tiles + self._sinks
+        return bounded(self._stops[0] - self._start_tiles + self._sinks, lambda: self.count * self.kv_tiles)
 
     @cached_property
     def _even_keys(self) -> int:
@@ -105,11 +109,11 @@ class BandTiles:
         spare = self.kv_tiles * self.width - self.band.n_kv
         keys = self._stops[1]
         if self.band.left is not None:
-            keys -= self._start_tiles * self.width - self._beyond * spare
+            keys = keys - (self._start_tiles * self.width - self._beyond * spare)
         if not _none(self.band.sink):  # only a sink that reaches the last tile is clipped
             clipped = choose(self.sink_tiles == self.kv_tiles, self._beyond, 0)
-            keys += self._sinks * self.width - clipped * spare
-        return keys
+            keys = keys + self._sinks * self.width - clipped * spare
+        return bounded(keys, lambda: self.count * self.band.n_kv)
 
     @cached_property
     def _idle(self) -> int:
@@ -130,7 +134,7 @@ class BandTiles:
     @cached_property
     def ragged(self) -> int:
         """Its rows."""
-        return self.rows_all - self.count * self.tile
+        return most(1, least(self.tile, self.rows_all - self.count * self.tile))
 
     def _visit(self, index: int) -> tuple[int, int]:
         """(KV tiles, keys in them) that Q tile `index` visits: the sinks' apart from the band's, and the band's."""
@@ -142,34 +146,38 @@ class BandTiles:
         start, stop = choose(sees, first // width, tops), choose(sees, ceil_div(stop_key, width), tops)
         apart = 0 if _none(band.sink) else least(ceil_div(least(band.sink, stop_key), width), start)
         keys = least(stop * width, band.n_kv) - least(start * width, band.n_kv)
-        return stop - start + apart, keys + least(apart * width, band.n_kv)
+        tiles = bounded(stop - start + apart, lambda: tops)
+        return tiles, bounded(keys + least(apart * width, band.n_kv), lambda: band.n_kv)
 
     # --- the sums of TileSums -----------------------------------------------------------------
 
     @cached_property
     def tile_pairs(self) -> int:
         """See `TileSums`."""
-        return self._even_pairs + self.last[0]
+        return bounded(self._even_pairs + self.last[0], lambda: self.q_tiles * self.kv_tiles)
 
     @cached_property
     def key_rows(self) -> int:
         """See `TileSums`."""
-        return self._even_keys + self.last[1]
+        return bounded(self._even_keys + self.last[1], lambda: self.q_tiles * self.band.n_kv)
 
     @cached_property
     def query_rows(self) -> int:
         """See `TileSums`."""
-        return self._even_pairs * self.tile + self.last[0] * self.ragged
+        rows = self._even_pairs * self.tile + self.last[0] * self.ragged
+        return bounded(rows, lambda: self.rows_all * self.kv_tiles)
 
     @cached_property
     def area(self) -> int:
         """See `TileSums`."""
-        return self._even_keys * self.tile + self.last[1] * self.ragged
+        area = self._even_keys * self.tile + self.last[1] * self.ragged
+        return bounded(area, lambda: self.rows_all * self.band.n_kv)
 
     @cached_property
     def active_query_rows(self) -> int:
         """See `TileSums`."""
-        return (self.count - self._idle) * self.tile + choose(self.last[0] > 0, self.ragged, 0)
+        rows = (self.count - self._idle) * self.tile + choose(self.last[0] > 0, self.ragged, 0)
+        return bounded(rows, lambda: self.rows_all)
 
     @cached_property
     def active_key_rows(self) -> int:
@@ -183,7 +191,7 @@ class BandTiles:
         sinks = least(start, self.sink_tiles)
         keys = least(stop * width, band.n_kv) - least(start * width, band.n_kv) + least(sinks * width, band.n_kv)
         idle = self._idle + choose(self.last[0] > 0, 0, 1)
-        return choose(idle == self.q_tiles, 0, keys)
+        return bounded(choose(idle == self.q_tiles, 0, keys), lambda: band.n_kv)
 
     @cached_property
     def longest(self) -> int:
@@ -242,19 +250,33 @@ class BandTiles:
         return below + most(0, end - rising) * self.kv_tiles
 
 
+class RepeatedTiles:
+    """The sums of several equal heads, each computed when asked for."""
+
+    def __init__(self, tiles: BandTiles, times: int) -> None:
+        self._tiles, self._times = tiles, times
+
+    def __getattr__(self, name: str) -> int:
+        value: int = getattr(self._tiles, name)
+        if name != "longest":
+            value = value * self._times
+        setattr(self, name, value)
+        return value
+
+
 def _none(count: int) -> bool:
     """Whether a count is zero for every problem: formulas leave its terms out."""
-    return type(count) is int and count == 0
+    return isinstance(count, int) and count == 0
 
 
 def _period(tile: int, wrap: int) -> int:
-    if type(tile) is int and type(wrap) is int:
+    if isinstance(tile, int) and isinstance(wrap, int):
         return wrap // math.gcd(tile, wrap)
     if made := getattr(tile, "period", None) or getattr(wrap, "period", None):
-        return made(tile, wrap)  # type: ignore[no-any-return]
+        return made(tile, wrap)
     import numpy as np
 
-    return wrap // np.gcd(tile, wrap)  # type: ignore[no-any-return]
+    return wrap // np.gcd(tile, wrap)
 
 
 def _whole_tiles(band: Band, first_query: int, last_query: int, width: int) -> int:

@@ -21,7 +21,7 @@ def floor_sum(n: int, a: int, b: int, m: int) -> int:
     >>> floor_sum(5, 3, 1, 2) == sum((3 * i + 1) // 2 for i in range(5))
     True
     """
-    if not (type(n) is type(a) is type(b) is type(m) is int):
+    if not (isinstance(n, int) and isinstance(a, int) and isinstance(b, int) and isinstance(m, int)):
         made: int = _many(n, a, b, m)
         return made
     total = 0

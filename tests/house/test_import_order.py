@@ -18,6 +18,7 @@ STAGES = (
     ("attention",),
     ("schedule",),
     ("kernels",),
+    ("bulk",),
     ("trace",),
     ("cache", "floors", "pebbling", "passes"),
     ("links",),
