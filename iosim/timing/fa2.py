@@ -15,14 +15,12 @@ import numpy as np
 from iosim.timing.calls import UNBOUNDED, Calls, Flags, Floats, Ints
 from iosim.timing.fa2_memory import Memory, copies_s
 from iosim.timing.kernels import GRID, wave_splits
-from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, cache_write_s, smooth_max
+from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, cache_write_s, slowdown, smooth_max
 from iosim.timing.plan import Plan, ceil_div, decode_waves, pick, place
 from iosim.timing.rates import Rates
 
 #: order of the smooth maxima of arithmetic and loads; 4 to 8 fit alike
 OVERLAP = 6.0
-#: time constant with which the clock falls to what the power limit allows (A100: 5.5 ms fits, 2 to 10 ms alike)
-POWER_TIME_S = 5.5e-3
 #: rate of mma.sync in a stream of them over the rated one. Assumed: tables of one head size cannot tell it from
 #: the softmax and the tile's latency, which is therefore the one of the three that is fitted
 MATRIX_SHARE = 0.97
@@ -110,6 +108,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     slots = np.minimum(plan.items(calls), rates.cores * per_core)
     cycle = 1 / slots / rates.clock_hz / np.where(slots > rates.cores, share, 1.0)
     each, items_s = tiles * cycle, plan.items(calls) * cycles.item * cycle
+    busy = 2 * cycles.product * MATRIX_SHARE * per_core * np.where(per_core > 1, share, 1.0) / cycles.tile
     launch = np.full(len(calls), c["launch"] * rates.launch_s)
     pieces = c["combine"] * rates.launch_s + c["combine_split"] * plan.splits * rates.hbm_latency_s
     made = {
@@ -119,7 +118,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "kv_stream_s": each * (cycles.tile - 2 * cycles.product - cycles.softmax),
         "items_s": items_s,
         "imbalance_s": makespan - each * cycles.tile - items_s,
-        "power_s": np.where(calls.decode, 0, makespan * _slowdown(makespan, cycles, share, per_core, rates, c)),
+        "power_s": np.where(calls.decode, 0, makespan * slowdown(makespan, busy, c["power"], rates)),
         "hbm_s": memory.exposed_s(makespan, calls, rates, c),
         "combine_s": np.where(plan.splits > 1, pieces, 0.0),
     }
@@ -171,16 +170,3 @@ def _makespan(
         made = np.where(calls.decode, waves, made)
         tiles = np.where(calls.decode, calls.batch * plan.heads * plan.blocks(calls) * walked, tiles)
     return made, tiles
-
-
-def _slowdown(
-    makespan: Floats, cycles: Cycles, share: Floats, per_core: Ints, rates: Rates, c: Mapping[str, float]
-) -> Floats:  # fmt: skip
-    """How much longer long runs take: power above the board's limit lowers the clock, and power goes with its cube.
-
-    The limit is known by what it does to a matrix product, whose matrix units are always busy.
-    """
-    busy = 2 * cycles.product * MATRIX_SHARE * per_core * np.where(per_core > 1, share, 1.0) / cycles.tile
-    wanted = c["power"] * np.minimum(busy, 1.0) / rates.sustained**3
-    made: Floats = (np.maximum(wanted, 1.0) ** (1 / 3) - 1) * (1 - np.exp(-makespan / POWER_TIME_S))
-    return made if rates.sustained < 1 else np.zeros(len(makespan))

@@ -18,6 +18,13 @@ SCORE_INSTRUCTIONS = 4.7
 #: footprint over usable capacity at which the last cache keeps all, and none: between, a hashed cache without
 #: exact LRU keeps a part. Read from decode on A100 and H100: 0.96 is warm, 1.20 nearly cold, 1.9 cold.
 KEEPS_ALL, KEEPS_NONE = 0.95, 1.25
+#: time constant with which the clock falls to what the power limit allows (A100: 5.5 ms fits, 2 to 10 ms alike)
+POWER_TIME_S = 5.5e-3
+#: what the first repetition of a captured graph takes more where they begin on a raster: readings on Blackwell are its
+#: multiples plus 0.70 us (6 repetitions) and 0.21 us (20)
+REPLAY_START_S = 4.2e-6
+#: blocks that the distributor starts per clock of the whole chip: 65,536 blocks of 64 threads take 34 us on B200
+BLOCKS_PER_CLK = 1.0
 #: blocks of the KV-cache write that a core holds at once, whatever their size
 MOST_BLOCKS_PER_CORE = 32
 #: (repetitions before, repetitions timed) of the tables' collectors; a call alone otherwise. Sources: vLLM's and
@@ -49,8 +56,9 @@ def bytes_s(moved: Floats, kept: Floats, rates: Rates) -> Floats:
 def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     """The framework's own kernel that copies new keys and values into the paged cache: a block per token.
 
-    The slower of its waves (a fixed latency and one that grows with the square of the threads, which share the
-    core) and its bytes (K and V, read and written: at the last cache's rate for the share that it still holds).
+    The slowest of its waves (a fixed latency and one that grows with the square of the threads, which share the
+    core), the start of its blocks, and its bytes (K and V, read and written: at the last cache's rate for the share
+    that it still holds).
     """
     width = calls.kv_heads * calls.head_dim
     threads = np.minimum(width, 512)
@@ -58,7 +66,8 @@ def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     tokens = (calls.batch * calls.n_q).astype(float)
     wave = (c["write_wave"] + c["write_threads"] * (threads / 512) ** 2) / rates.clock_hz
     waves_s = tokens / (rates.cores * resident) * wave
-    made: Floats = np.maximum(waves_s, copy_s(calls, rates, c))
+    launched_s = tokens / (BLOCKS_PER_CLK * rates.clock_hz)
+    made: Floats = np.maximum.reduce([waves_s, launched_s, copy_s(calls, rates, c)])
     return made
 
 
@@ -81,6 +90,35 @@ def slowed(call_s: Floats, busy: Floats, c: Mapping[str, float], framework: str)
     late = ((before + timed) * call_s - c["power_time"] * 1e-3) / (timed * call_s)
     wanted = c["power"] * (1 + busy) / 2
     made: Floats = np.clip(late, 0.0, 1.0) * (np.maximum(wanted, 1.0) ** (1 / 3) - 1)
+    return made
+
+
+def replay_s(busy: Floats, framework: str, rates: Rates) -> Floats:
+    """What repetitions of a captured graph add where they begin on a raster: the wait for the next step, and the start.
+
+    A sawtooth in `busy`, the time of the call itself. Its first harmonics, damped by how evenly a call repeats itself,
+    so that long calls wait half a step on average.
+    """
+    step = rates.replay_step_s
+    if not step:
+        return np.zeros(len(busy))
+    phase = busy / step
+    wait = np.full(len(busy), 0.5)
+    for k in range(1, 4):
+        damped = np.exp(-2 * (np.pi * k * rates.replay_spread * phase) ** 2)
+        wait += np.sin(2 * np.pi * k * phase) / (np.pi * k) * damped
+    return wait * step + REPLAY_START_S / REPEATS[framework][1]
+
+
+def slowdown(makespan: Floats, busy: Floats, power: float, rates: Rates) -> Floats:
+    """How much longer long runs take: power above the board's limit lowers the clock, and power goes with its cube.
+
+    The limit is known by what it does to a matrix product, whose matrix units are always busy.
+    """
+    if rates.sustained >= 1:
+        return np.zeros(len(makespan))
+    wanted = power * np.minimum(busy, 1.0) / rates.sustained**3
+    made: Floats = (np.maximum(wanted, 1.0) ** (1 / 3) - 1) * (1 - np.exp(-makespan / POWER_TIME_S))
     return made
 
 

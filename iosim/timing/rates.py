@@ -20,6 +20,13 @@ LATENCY_NS = {
 #: ns from one small kernel of a graph to the next, by architecture: gpu-benches gpu-small-kernels with graphs (64 KB at
 #: its best block size: 49 GB/s on A100, 70 on L40, 52 on H200); Blackwell: nobody measured it, as Hopper and Ada
 LAUNCH_NS = {"ampere": 1337.0, "ada": 936.0, "hopper": 1260.0, "blackwell": 1260.0, "blackwell-consumer": 936.0}
+#: ns that the host takes to launch a kernel: arXiv 2504.11750 (recalled, not re-read), Grace with GH200, and x86 with H100
+HOST_LAUNCH_NS = {"NVLink-C2C": 2771.6, "PCIe": 2374.6}
+#: ns between the moments at which a captured graph can begin again, read from the tables of B200, B300, GB200 and GB300:
+#: times below 60 us are its multiples (and those of RTX PRO 6000, whose launches nobody measured apart)
+REPLAY_STEP_NS = {"blackwell": 2048.0}
+#: by how much of itself the time of a call differs between repetitions. Assumed: readings cluster to 2 % at 10 us
+REPLAY_SPREAD = 0.03
 #: 32-bit integer instructions per clock and core: 64 from Volta on (CUDA programming guide, arithmetic throughput);
 #: consumer Blackwell's lanes all do both (RTX Blackwell whitepaper)
 INTEGER_LANES = {"blackwell-consumer": 128.0}
@@ -59,10 +66,18 @@ class Rates:
     """of a read from main memory"""
     launch_s: float
     """from one small kernel of a graph to the next"""
+    host_launch_s: float
+    """the host's part of a launch"""
+    replay_step_s: float
+    """raster on which repetitions of a captured graph begin; 0: none"""
+    replay_spread: float
+    """share of its time by which a call differs between repetitions"""
     threads_per_core: int
     """resident threads of a core"""
     shared_bytes: int
     """shared memory of a core"""
+    matrix_burst: float
+    """rate of the fastest matrix product over that of the matrix units at this clock; 1 if not known"""
     sustained: float
     """clock that the power limit leaves a matrix product in the long run, over that of short bursts; 1 if not known"""
 
@@ -87,10 +102,11 @@ def rates_of(device: Device) -> Rates:
     l2_ns, hbm_ns = LATENCY_NS[device.architecture]
     burst, sustained = device.facts.get("other.gemm_burst"), device.facts.get("other.gemm_sustained")
     usable = cache.capacity_bytes * cache.instances / _copies(cache)
+    matrix = _per_clk(device, "matrix", ("bf16", "fp16"))
     return Rates(
         cores=device.cores,
         clock_hz=clock,
-        matrix_flop_per_clk=_per_clk(device, "matrix", ("bf16", "fp16")),
+        matrix_flop_per_clk=matrix,
         exp_per_clk=_per_clk(device, "exp", ("fp32",)),
         lanes=_per_clk(device, "vector", ("fp32",)) / 2,
         integer_lanes=INTEGER_LANES.get(device.architecture, 64.0),
@@ -100,11 +116,20 @@ def rates_of(device: Device) -> Rates:
         l2_warm_bytes=usable,
         l2_latency_s=l2_ns * 1e-9,
         hbm_latency_s=hbm_ns * 1e-9,
+        host_launch_s=_host_launch_ns(device) * 1e-9,
+        replay_spread=REPLAY_SPREAD,
+        replay_step_s=REPLAY_STEP_NS.get(device.architecture, 0.0) * 1e-9,
         launch_s=LAUNCH_NS[device.architecture] * 1e-9,
         threads_per_core=THREADS_PER_CORE.get(device.architecture, 2048),
         shared_bytes=device.level("shared").capacity_bytes or 0,
+        matrix_burst=burst.value / (device.cores * matrix * clock) if burst else 1.0,
         sustained=sustained.value / burst.value if burst and sustained else 1.0,
     )
+
+
+def _host_launch_ns(device: Device) -> float:
+    link = device.level("host").technology if device.has_level("host") else ""
+    return HOST_LAUNCH_NS.get(link, HOST_LAUNCH_NS["PCIe"])
 
 
 def _burst_clock(device: Device) -> float:

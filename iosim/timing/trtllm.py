@@ -13,12 +13,27 @@ import numpy as np
 
 from iosim.timing.calls import Calls, Floats, Ints
 from iosim.timing.kernels import GRID
-from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, bytes_s, cache_write_s, kept_share, smooth_max
-from iosim.timing.plan import Plan, ceil_div, decode_waves, place
+from iosim.timing.parts import (
+    SCORE_INSTRUCTIONS,
+    Parts,
+    bytes_s,
+    cache_write_s,
+    kept_share,
+    replay_s,
+    slowdown,
+    smooth_max,
+)
+from iosim.timing.plan import Plan, ceil_div, place
 from iosim.timing.rates import Rates
 
 #: order of the smooth maximum of matrix units and softmax, and of arithmetic and streams
 OVERLAP = 6.0
+#: keys below which a decode item is not split further: two steps of 256
+SPLIT_KEYS = 512
+#: pieces of an item that are reduced inside a cluster of cores; more go through global memory and counters
+CLUSTER, CLUSTER_ROWS = 16, 32
+#: main-memory latencies of a reduction inside a cluster. Assumed: steps of 2 us hide it
+CLUSTER_REDUCE = 2.0
 
 
 def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
@@ -35,7 +50,7 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     heads = np.where(decode, calls.kv_heads, calls.heads)
     blocks = ceil_div(calls.n_q * packed, rows)
     idle = np.maximum(1, rates.cores // (calls.batch * heads * blocks))
-    splits = np.where(decode, np.minimum(ceil_div(calls.seen_keys, 256), idle), 1)
+    splits = np.where(decode, np.minimum(ceil_div(calls.seen_keys, SPLIT_KEYS), idle), 1)
     none = np.zeros(len(calls), bool)
     return Plan(rows, keys, packed, heads, splits, splits > 1, none, np.ones(len(calls), np.int64), none)
 
@@ -44,12 +59,11 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     """Named terms of the expectation, in seconds."""
     clock, dims = rates.clock_hz, calls.head_dim + calls.head_dim_v
     kept = kept_share(calls, rates)
-    rows = np.maximum(plan.rows, 64)
-    matrix = 2.0 * rows * plan.keys * dims / rates.matrix_flop_per_clk / c["matrix"]
+    matrix = 2.0 * plan.rows * plan.keys * dims / rates.matrix_flop_per_clk / (c["product"] * rates.matrix_burst)
     scores = (plan.rows * plan.keys).astype(float)
     softmax = c["exponential"] * scores / rates.exp_per_clk + SCORE_INSTRUCTIONS * scores / rates.lanes
     tile = smooth_max(OVERLAP, matrix, softmax)
-    item = c["item"] + c["item_bytes"] * plan.rows * calls.head_dim / 16384
+    item = c["item"] + c["item_bytes"] * plan.valid_rows(calls) * calls.head_dim / 16384
     item = item + c["masked_tile"] * _masked(plan, calls) * scores / 32768
     item = np.where(calls.decode, c["item_decode"] + c["item_decode_bytes"] * plan.rows * calls.head_dim / 128, item)
     makespan, tiles = _makespan(plan, calls, rates, c, item, tile, kept)
@@ -58,7 +72,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     each = tiles / busy / clock
     items_s = items * item / busy / clock
     moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
-    launch = np.full(len(calls), c["launch"] * rates.hbm_latency_s)
+    launch = np.full(len(calls), c["launch"] * rates.hbm_latency_s + rates.host_launch_s)
     made = {
         "launch_s": launch if framework != "none" else launch / 2,
         "matrix_s": each * matrix,
@@ -66,28 +80,38 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "items_s": items_s,
         "imbalance_s": np.where(calls.decode, 0.0, makespan - each * tile - items_s),
         "kv_stream_s": np.where(calls.decode, makespan - each * tile - items_s, 0.0),
+        "power_s": np.where(calls.decode, 0, makespan * slowdown(makespan, matrix / tile, c["power"], rates)),
         "hbm_s": c["exposed_bytes"] * bytes_s(moved, kept, rates),
-        "combine_s": np.where(plan.splits > 1, c["reduce"] + c["reduce_split"] * plan.splits, 0.0)
-        * rates.hbm_latency_s,
+        "combine_s": _reduce(plan, c) * rates.hbm_latency_s,
     }
     if framework != "none":
         made["cache_write_s"] = cache_write_s(calls, rates, c)
+        made["replay_s"] = replay_s(np.asarray(sum(made.values())), framework, rates)
     return made
 
 
+def _reduce(plan: Plan, c: Mapping[str, float]) -> Floats:
+    """Adding the pieces of split keys, in main-memory latencies.
+
+    Up to 16 pieces of tiles of up to 32 rows meet in a cluster's shared memory, others go through global memory.
+    Source: flashinfer trtllm/fmha/fmhaKernels.cuh.
+    """
+    cluster = (plan.splits <= CLUSTER) & (plan.rows <= CLUSTER_ROWS)
+    far = CLUSTER_REDUCE + c["reduce_split"] * plan.splits
+    return np.select([plan.splits == 1, cluster], [0.0, CLUSTER_REDUCE], far)
+
+
 def _masked(plan: Plan, calls: Calls) -> Ints:
-    """KV tiles of a row block that an edge of the mask crosses: the diagonal's, and a window's left ones."""
+    """128-row tiles of an item that test scores against the mask: the diagonal's, and with a window the left edge's."""
     crossed = ceil_div(plan.valid_rows(calls), plan.keys)
-    edges = np.where(calls.causal, crossed, 0) + np.where(calls.local, crossed, 0)
-    visible = np.minimum(calls.n_kv, calls.left + plan.valid_rows(calls))
-    made: Ints = np.minimum(edges, ceil_div(visible, plan.keys))
+    made: Ints = np.where(calls.causal, crossed, 0) + np.where(calls.local, crossed, 0)
     return made
 
 
 def _makespan(
     plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], item: Floats, tile: Floats, kept: Floats
 ) -> tuple[Floats, Ints]:
-    """(seconds, visited tiles): prefill placed item by item, decode in waves of equal items."""
+    """(seconds, visited tiles): prefill placed item by item, decode the larger of waves and the stream of all cores."""
     clock = rates.clock_hz
     made, tiles = np.zeros(len(calls)), np.zeros(len(calls), np.int64)
     many = ~calls.decode
@@ -96,17 +120,13 @@ def _makespan(
         made[many], tiles[many] = placed.makespan_s, placed.tiles
     if calls.decode.any():
         walked = ceil_div(calls.seen_keys, plan.keys)
-        longest = ceil_div(walked, plan.splits)
         dims = calls.head_dim + calls.head_dim_v
         alone = smooth_max(OVERLAP, tile, 2.0 * plan.keys * dims / c["core_stream"])
+        one = item + ceil_div(walked, plan.splits) * alone
         cold = (1 - kept) / (c["hbm_efficiency"] * rates.hbm_bytes_per_s)
         warm = kept / (c["l2_efficiency"] * rates.l2_bytes_per_s)
-        shared = 2.0 * calls.seen_keys / walked * dims * (cold + warm) * clock
-
-        def wave(running: Ints) -> Floats:
-            return (item + longest * smooth_max(OVERLAP, alone, running * shared)) / clock
-
-        waves = decode_waves(plan.items(calls), np.full(len(calls), rates.cores), wave)
+        streamed = calls.kv_bytes * (cold + warm) + (1 - kept) * c["first_misses"] * rates.hbm_latency_s
+        waves = smooth_max(OVERLAP, ceil_div(plan.items(calls), rates.cores) * one / clock, streamed)
         made = np.where(calls.decode, waves, made)
         tiles = np.where(calls.decode, calls.batch * plan.heads * plan.blocks(calls) * walked, tiles)
     return made, tiles

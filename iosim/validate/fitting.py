@@ -79,8 +79,9 @@ def sample(data: Measured, rows: int = ROWS_PER_TABLE, seed: int = 0) -> Measure
 def fit(start: Calibration, tables: Sequence[Measured], source: str, base: Calibration | None = None) -> Calibration:
     """Refit every constant of a calibration.
 
-    Least squares on the log error with a soft-L1 loss, in the logs of the constants; intervals are 1.96
-    standard deviations from the Jacobian at the solution, for independent rows.
+    Least squares on the log error with a soft-L1 loss, in the logs of the constants; intervals are 1.96 standard
+    deviations from the Jacobian at the solution, for independent rows. A first pass feels no raster of replayed
+    graphs, whose steps would hold the fit where it starts.
 
     Args:
         base: the family of which `start` replaces some constants; the others stay. None: `start` is a family.
@@ -88,16 +89,23 @@ def fit(start: Calibration, tables: Sequence[Measured], source: str, base: Calib
     from scipy.optimize import least_squares
 
     names = [constant.name for constant in start.constants]
-    models = [(_model((base or start).family, data), np.log(data.time_s)) for data in tables]
+    models, even = ([_model((base or start).family, data, smooth) for data in tables] for smooth in (False, True))
+    logs_measured = [np.log(data.time_s) for data in tables]
+
     kept = dict(base.values()) if base else {}
 
-    def residuals(logs: Floats) -> Floats:
+    def residuals(logs: Floats, smooth: bool) -> Floats:
         values: Mapping[str, float] = kept | dict(zip(names, np.exp(logs).tolist(), strict=True))
-        return np.concatenate([np.log(total_s(model(values))) - measured for model, measured in models])
+        pairs = zip(even if smooth else models, logs_measured, strict=True)
+        return np.concatenate([np.log(total_s(model(values))) - measured for model, measured in pairs])
 
     top = np.array([0.0 if name in AT_MOST_ONE else np.inf for name in names])
-    begin = np.minimum(np.log([max(constant.value, 1e-9) for constant in start.constants]), top - 1e-6)
-    found = least_squares(residuals, begin, bounds=(-np.inf, top), loss="soft_l1", f_scale=ROBUST, max_nfev=40)
+    found_at = np.minimum(np.log([max(constant.value, 1e-9) for constant in start.constants]), top - 1e-6)
+    for smooth, most in ((True, 15), (False, 40)):
+        found = least_squares(
+            residuals, found_at, args=(smooth,), bounds=(-np.inf, top), loss="soft_l1", f_scale=ROBUST, max_nfev=most
+        )
+        found_at = np.minimum(found.x, top - 1e-6)
     spread = _deviations(np.asarray(found.jac, np.float64), found.fun)
     constants = tuple(
         replace(c, value=_short(np.exp(x)), low=_short(np.exp(x - 1.96 * s)), high=_short(np.exp(min(x + 1.96 * s, t))))
@@ -106,11 +114,17 @@ def fit(start: Calibration, tables: Sequence[Measured], source: str, base: Calib
     return replace(start, constants=constants, rows=sum(len(data.calls) for data in tables), data=source)
 
 
-def _model(name: str, data: Measured) -> Callable[[Mapping[str, float]], Parts]:
-    """A family's parts of some calls as a function of its constants; plans do not depend on those."""
+def _model(name: str, data: Measured, smooth: bool) -> Callable[[Mapping[str, float]], Parts]:
+    """A family's parts of some calls as a function of its constants; plans do not depend on those.
+
+    Args:
+        smooth: no call feels the raster on which replayed graphs begin.
+    """
     if name in PUBLISHED:
         return lambda values: expected_parts(data.calls, data.device, data.kernel, constants=values, work=data.work)
     family, rates = FAMILIES[name], rates_of(data.device)
+    if smooth:
+        rates = replace(rates, replay_spread=1.0)
     plan = family.plan(data.calls, rates, data.framework)
     return lambda values: family.parts(plan, data.calls, rates, values, data.framework)
 
