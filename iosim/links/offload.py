@@ -80,7 +80,9 @@ def offload_kv(problem: Attention, resident: Fraction) -> Way:
         ),
         told=Told(
             "Sheng et al. 2023, FlexGen, arXiv 2303.06865",
-            f"{kept} of {cached} cached keys stay on the device, the others come once per call",
+            f"{kept} of {cached} cached keys stay on the device, the others come once per call"
+            if cached
+            else "no keys are cached yet, the new ones go out",
             (IN_MEMORY,),
             {"resident_keys": kept, "cached_keys": cached},
         ),

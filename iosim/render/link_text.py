@@ -87,8 +87,8 @@ def _messages(joined: LinkReport) -> str:
     if not rounds:
         return "no message"
     latency = joined.link.latency_s
-    each = f"of {seconds(latency)} latency each" if latency else "(no latency: --link-latency)"
-    return f"{rounds} message{'s' * (rounds > 1)} after one another {each}"
+    each = f"of {seconds(latency)} latency" if latency else "(no latency: --link-latency)"
+    return f"{rounds} messages after one another {each}" if rounds > 1 else f"1 message {each}"
 
 
 def _overlaps(report: Report) -> list[str]:

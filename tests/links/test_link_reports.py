@@ -231,11 +231,12 @@ def test_servers_answer_after_they_were_asked() -> None:
 def test_latency_is_expected_and_never_proven() -> None:
     """A message of nothing but latency: rings hide it behind compute, servers do not, floors do not know it."""
     call, step = iosim.problem("llama-3-8b", seq=4096), iosim.problem("llama-3-8b", phase="decode", seq_kv=4096)
-    for problem, exchange, messages in (
-        (call, "ring", 7), (call, "ulysses", 2), (call, "tiling-allreduce:blocks=4", 4 * 14), (step, "attention-servers", 2),
+    for problem, kernel, exchange, messages in (
+        (call, "flash3", "ring", 7), (call, "flash3", "ulysses", 2), (call, "flash3", "tiling-allreduce:blocks=4", 4 * 14),
+        (step, "split-kv", "attention-servers", 2),
     ):  # fmt: skip
         quick, slow = (
-            iosim.analyze(problem, "h100-sxm5", exchange=exchange, devices=8, link=1e15, link_latency=latency)
+            iosim.analyze(problem, "h100-sxm5", kernel, exchange=exchange, devices=8, link=1e15, link_latency=latency)
             for latency in (None, 1e-3)
         )
         assert quick.floor == slow.floor
