@@ -8,6 +8,7 @@
     state-writes    f d_v words of state, and the outputs
     summary-reads   (N - L) d of Q, N d_v of V and, when N > L, N d of K: attention to summaries of chunks of L
     summary-writes  N d_v
+                    decoding: each summary or state that there is before is read, each that is new is written
 The third is the argument of L3: two products of N d d_v multiply-adds, Loomis and Whitney per segment of 2 M
 virtual loads, where a state word's first use costs nothing. Query heads of a group may share its state. A query of
 the first chunk sees one summary, its own, whose weight is one: neither it nor, in a lone chunk, any key matters.
@@ -96,6 +97,8 @@ def summary_bounds(problem: Attention, memory: Memory, chunk: int) -> tuple[Boun
         memory: the near side of the boundary.
         chunk: tokens per chunk.
     """
+    if problem.phase == "decode":
+        return _summary_step_bounds(problem, memory, chunk)
     shape, bits, n = problem.shape, problem.types.bits, problem.n_kv
     heads, kv_heads = shape.batch * shape.heads, shape.batch * shape.kv_heads
     inputs = (
@@ -104,6 +107,28 @@ def summary_bounds(problem: Attention, memory: Memory, chunk: int) -> tuple[Boun
         Moved("V", bits("V"), kv_heads * n * shape.head_dim_v),
     )
     outputs = (Moved("O", bits("O"), 0, heads * n * shape.head_dim_v),)
+    return (
+        _moved("summary-reads", "reads", inputs, problem, memory, "summaries"),
+        _moved("summary-writes", "writes", outputs, problem, memory, "summaries"),
+    )
+
+
+def _summary_step_bounds(problem: Attention, memory: Memory, chunk: int) -> tuple[Bound, Bound]:
+    """New tokens read the summaries of whole chunks before them and leave those, or states, that come after."""
+    shape, bits, end, new = problem.shape, problem.types.bits, problem.n_kv, problem.n_q
+    heads, kv_heads, first = shape.batch * shape.heads, shape.batch * shape.kv_heads, problem.n_kv - problem.n_q
+    entered = first // chunk + (first % chunk != 0)  # summaries, and the states of a chunk begun before
+    left = end // chunk - first // chunk + (end % chunk != 0)
+    inputs = (
+        Moved("Q", bits("Q"), heads * (end - max(first, min(chunk, end))) * shape.head_dim),
+        Moved("K", bits("K"), kv_heads * (new + entered) * shape.head_dim),
+        Moved("V", bits("V"), kv_heads * (new + entered) * shape.head_dim_v),
+    )
+    outputs = (
+        Moved("O", bits("O"), 0, heads * new * shape.head_dim_v),
+        Moved("K", bits("K"), 0, kv_heads * left * shape.head_dim),
+        Moved("V", bits("V"), 0, kv_heads * left * shape.head_dim_v),
+    )
     return (
         _moved("summary-reads", "reads", inputs, problem, memory, "summaries"),
         _moved("summary-writes", "writes", outputs, problem, memory, "summaries"),

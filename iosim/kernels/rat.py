@@ -165,7 +165,7 @@ def _across(made: Recurrent, fused: bool) -> Launch:
     each = 2 * made.pair_elements
     work = Work(
         tile_pairs=walks.tiles,
-        flop=each * (_pairs(n, made.chunk) + own),
+        flop=each * (chunks_before(n, made.chunk) + own),
         flop_executed=each * (walks.area + own),
         exp=walks.area + own,
         exp_rescale=walks.tile_rows + own,
@@ -174,8 +174,8 @@ def _across(made: Recurrent, fused: bool) -> Launch:
     return Launch("across", program.items, Traffic(tuple(moved)), work * heads, program)
 
 
-def _pairs(tokens: int, chunk: int) -> int:
-    """Pairs of a token and a chunk before its own."""
+def chunks_before(tokens: int, chunk: int) -> int:
+    """Pairs of one of the first tokens and a chunk before its own."""
     whole, rest = tokens // chunk, tokens % chunk
     return chunk * whole * (whole - 1) // 2 + rest * whole
 
@@ -208,6 +208,8 @@ def working_set(call: Call) -> WorkingSet:
     return WorkingSet(shared // 8, registers // 8)
 
 
+CHUNK = Parameter("chunk", 16, "tokens of a chunk, which end in one summary of keys and one of values", least=1)
+
 RAT = register(
     Algorithm(
         name="rat",
@@ -217,7 +219,7 @@ RAT = register(
         phases=("prefill",),
         parameters=(
             STAGES,
-            Parameter("chunk", 16, "tokens of a chunk, which end in one summary of keys and one of values", least=1),
+            CHUNK,
             Parameter("fused", False, "attention across chunks joins a token's own state itself"),
         ),
         launches=launches,

@@ -25,6 +25,7 @@ ONLY = {
     "selective-scan": ("causal",),
     "flash-conv": ("causal",),
     "rat": ("causal",),
+    "rat-decode": ("causal",),
 }
 OWN = {
     "flash4-decode": "b200-sxm",

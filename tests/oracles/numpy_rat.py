@@ -122,3 +122,50 @@ def merge(launch: Launch, memory: Memory, made: Recurrent, count: Arithmetic) ->
 
 #: what each launch computes, by its name
 RUN = {"recurrence": recurrence, "across": across, "merge": merge}
+
+
+def step(launch: Launch, memory: Memory, first: int, chunk: int, group: int, count: Arithmetic) -> None:
+    """New tokens from `first` on: rows of all query heads walk the summaries in the cache, then the states on chip."""
+    for _, loads, writes in steps_of(launch, memory):
+        if "Q" in loads:
+            q, g = loads["Q"][0][1], loads["g"][0][1]
+            kept, made = count.add(1.0, -g), {}
+            for name in ("K", "V"):
+                x, last = loads[name][0][1], loads[f"{name}_state"][0][1][0] if f"{name}_state" in loads else None
+                made[name] = []
+                for t in range(len(x)):
+                    new = count.mul(kept[t, : x.shape[1]], x[t])
+                    inside = (first + t) % chunk != 0
+                    last = count.add(count.mul(g[t, : x.shape[1]], last), new) if inside else new
+                    made[name].append(last)
+            walk = Walk(q, len(made["V"][0]), count)
+        if "K_summary" in loads:
+            k, v = loads["K_summary"][0][1], loads["V_summary"][0][1]
+            count.tiles += 1
+            p = walk.add(count.product(q, k.T))
+            walk.acc = walk.acc + count.weighted(p, v)
+        if not loads:
+            tokens = first + np.arange(len(made["K"]))
+            done = [t for t in range(len(tokens)) if (tokens[t] + 1) % chunk == 0]
+            _on_chip(walk, made, tokens, done, chunk, group)
+        for touch in writes:
+            own = made[touch.tensor[0]] if touch.tensor != "O" else walk.output()
+            rows = {"O": own, "summary": [own[t] for t in done], "out": own[-1:]}[touch.tensor.split("_")[-1]]
+            memory.store(touch, len(rows[0]), np.array(rows))
+
+
+def _on_chip(walk: Walk, made: dict, tokens: Array, done: list[int], chunk: int, group: int) -> None:
+    """Each new token's own state, and the summaries that new tokens before it have completed."""
+    count, rows = walk.count, len(walk.q)
+    seen = [
+        [*(t for t in done if tokens[t] // chunk < tokens[row // group] // chunk), row // group] for row in range(rows)
+    ]
+    scores = np.full((rows, max(map(len, seen))), -np.inf)
+    for row, states in enumerate(seen):
+        scores[row, : len(states)] = count.product(walk.q[row : row + 1], np.array([made["K"][t] for t in states]).T)[0]
+    before = count.exp
+    p = walk.add(scores)
+    count.exp = before + sum(map(len, seen))  # padding is of this program, not of the kernel
+    for row, states in enumerate(seen):
+        values = np.array([made["V"][t] for t in states])
+        walk.acc[row] += count.weighted(p[row : row + 1, : len(states)], values)[0]
