@@ -93,6 +93,19 @@ def _base(name: str, refits: Sequence[Refit]) -> Calibration | None:
     return next((refit.after for refit in refits if refit.after.family == family), load_calibration(family))
 
 
+def fitted_rows(table: Timings) -> Flags:
+    """Which rows of a table lie in the half that its family's constants were fitted on."""
+    import numpy as np
+
+    for name in NAMES:
+        calibration = load_calibration(name)
+        if name in PUBLISHED and _speaks_published(table, calibration) and not table.layouts:
+            return fitted_lengths(table.calls)
+        if name not in PUBLISHED and _speaks(table, calibration) and not table.paper:
+            return _usable(table)
+    return np.zeros(len(table), bool)
+
+
 def _speaks(table: Timings, calibration: Calibration) -> bool:
     """Whether a table is one that a family is fitted on."""
     return (
@@ -103,11 +116,17 @@ def _speaks(table: Timings, calibration: Calibration) -> bool:
     )
 
 
-def _halves(table: Timings) -> list[Measured]:
-    """Rows of the fitted half without a window, prefill and decode apart."""
+def _usable(table: Timings) -> Flags:
+    """The fitted half of shapes without a window."""
     import numpy as np
 
-    usable: Flags = fitted_half(table.calls) & ~table.calls.local & np.isin(table.calls.head_dim, HEAD_DIMS)
+    made: Flags = fitted_half(table.calls) & ~table.calls.local & np.isin(table.calls.head_dim, HEAD_DIMS)
+    return made
+
+
+def _halves(table: Timings) -> list[Measured]:
+    """Rows of the fitted half without a window, prefill and decode apart."""
+    usable = _usable(table)
     made = []
     for decode, most in ((False, PREFILL_ROWS), (True, DECODE_ROWS)):
         chosen = table[usable & (table.calls.decode == decode)]

@@ -12,6 +12,7 @@ from iosim.timing.calls import Flags, Floats
 from iosim.timing.families import expected_parts
 from iosim.timing.parts import total_s
 from iosim.timing.traffic import compulsory_bytes, floors_s, useful_flop
+from iosim.validate.calibrating import fitted_rows
 from iosim.validate.neighborhoods import expected_s, work_of
 from iosim.validate.timings import Timings
 
@@ -88,6 +89,8 @@ class Group:
     """passes timed, and whether with dropout or padding"""
     quantity: str = "time"
     """time, or a column of bytes: hbm_read_bytes, ..."""
+    judged: Errors | None = None
+    """of the rows that no constant was fitted on; None where all were, or where there is no expectation"""
 
     def to_dict(self) -> dict[str, object]:
         """The contract's keys."""
@@ -105,6 +108,7 @@ class Group:
             **errors,
             "n": self.rows,
             "yardstick": {**self.yardstick.to_dict(), "efficiency": efficiency, "overhead_s": overhead_s},
+            "judged": self.judged.to_dict() if self.judged else None,
             "floors_beaten": self.floors_beaten,
             "why": self.why,
         }
@@ -147,19 +151,24 @@ def compare(timings: Timings) -> Compared:
     floor = _floor_s(timings)
     check_unit(timings, floor)
     predicted, why = _predicted(timings)
+    fitted = fitted_rows(timings)
     groups, points = [], []
     for phase, window, members in _split(timings):
         rows = timings[members]
-        pair, fitted = fitted_pair(rows)
+        pair, by_pair = fitted_pair(rows)
         errors = Errors.of(predicted[members], rows.time_s) if predicted.size else None
         beaten = int((rows.time_s < np.nextafter(floor[members], 0)).sum())
         passes = "backward" if timings.work.backward else phase
         key = (timings.device.key, timings.kernel, passes, timings.framework, window)
-        yardstick = Errors.of(fitted, rows.time_s)
+        yardstick = Errors.of(by_pair, rows.time_s)
         paper, work = timings.paper, str(timings.work)
-        groups.append(Group(*key, errors, yardstick, pair, len(rows), beaten, why, paper, work))
+        new = members & ~fitted
+        judged = Errors.of(predicted[new], timings.time_s[new]) if predicted.size and new.any() else None
+        groups.append(
+            Group(*key, errors, yardstick, pair, len(rows), beaten, why, paper, work, judged=judged)
+        )  # fmt: skip
         if predicted.size:
-            points.append(Points(groups[-1], rows.time_s, predicted[members], fitted))
+            points.append(Points(groups[-1], rows.time_s, predicted[members], by_pair))
     worst = worst_rows(timings, predicted) if predicted.size else []
     return Compared(tuple(groups), tuple(worst), predicted, tuple(points))
 

@@ -116,6 +116,19 @@ def test_every_row_is_compared_or_counted(found: Validation) -> None:
     assert sum(group.rows for group in found.groups) + sum(found.skipped.values()) == rows
 
 
+def test_judged_errors_leave_out_what_was_fitted(found: Validation, tables: list[Timings]) -> None:
+    group = next(g for g in found.groups if (g.kernel, g.device, g.work) == ("cudnn", "h100-sxm5", "forward"))
+    table = next(t for t in tables if (t.kernel, t.device.key, t.paper) == ("cudnn", "h100-sxm5", group.paper))
+    error = np.abs(total_s(expected_parts(table.calls, table.device, "cudnn")) / table.time_s - 1)
+    odd = np.isin(table.calls.n_kv, [1024, 4096, 16384])
+    assert group.judged
+    assert (group.judged.n, group.rows) == (odd.sum(), len(table))
+    assert group.judged.median_abs_error == pytest.approx(float(np.median(error[odd])))
+    never = [g for g in found.groups if g.errors and g.kernel in ("flash3", "natten")]
+    assert never
+    assert all(g.judged == g.errors for g in never)
+
+
 HEADER = ("source", "hardware", "kernel", "pass", "dtype", "batch", "heads_q", "heads_kv", "head_dim_qk", "head_dim_v",
           "seqlen_q", "seqlen_kv", "causal", "mask", "dropout", "value", "unit")  # fmt: skip
 
