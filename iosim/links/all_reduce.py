@@ -41,7 +41,10 @@ def tiling_all_reduce(problem: Attention, devices: int, settings: dict[str, str]
     only(settings, ("blocks", "width"), "tiling-allreduce", WHERE)
     if problem.phase == "backward":
         raise UsageError("the backward pass of a projection is not counted", "--phase", "prefill or decode")
-    share, shape = heads_of_one(problem, devices, "fewer devices, or ring, which shares tokens out"), problem.shape
+    share, shape = (
+        heads_of_one(problem, devices, "fewer devices, or ring, which shares tokens out", True),
+        problem.shape,
+    )
     rows, width = shape.batch * problem.n_q, whole(settings, "width", shape.heads * shape.head_dim_v, WHERE)
     blocks = whole(settings, "blocks", min(8, rows), WHERE)
     if blocks > rows:
@@ -89,10 +92,11 @@ def _pipeline(blocks: int, largest: int, messages: int) -> tuple[Step, ...]:
 
 def _least(problem: Attention, devices: int, width: int) -> Least:
     """Every device ends with all outputs, and starts without the values of the others' heads."""
-    own = problem.shape.kv_heads // devices
+    kv_heads = problem.shape.kv_heads
+    own, alone = max(1, kv_heads // devices), 1 < devices <= kv_heads  # alone: no other device has its values
     return Least(
-        (projected(problem, problem.shape.kv_heads - own, width),) * devices,
-        (projected(problem, own, width) if devices > 1 else 0,) * devices,
+        (projected(problem, kv_heads - own, width),) * devices,
+        (projected(problem, own, width) if alone else 0,) * devices,
         (
             "each device starts with its heads' Q, K, V and its rows of the projection, and ends with all outputs",
             *CONDITIONS,

@@ -5,7 +5,8 @@ Elements that one of P devices receives, for N tokens in shards of n tokens, per
                Backward: these, and the gradients of all N keys so far, which end at home after P rounds, in fp32
     zigzag     the same words from two half shards, r and 2 P - 1 - r, so that causal pairs are even
     ulysses    (N - n) rows of Q, K, V of its H / P heads, then n rows of O of the other heads: two all-to-alls.
-               Backward: (N - n) rows of dO, then n rows of dQ, dK, dV; Q, K, V stay from the forward pass
+               Backward: (N - n) rows of dO, then n rows of dQ, dK, dV; Q, K, V stay from the forward pass.
+               With more devices than key/value heads each has one of them, and gradients of it are summed at home
     state-gather (LASP-2)   H_kv d d_v from each of the P - 1 others, for linear attention, at any N
 Every device ends with the outputs of its own rows. Partial outputs of a ring merge on chip.
 Sources: Liu, Zaharia, Abbeel 2023, Ring Attention (arXiv 2310.01889); Zhu 2024, ring-flash-attention, for zigzag and
@@ -67,7 +68,7 @@ def ulysses(problem: Attention, devices: int, settings: dict[str, str]) -> Way:
     """
     only(settings, (), "ulysses", WHERE)
     shards = [(part,) for part in shared_tokens(problem, devices, devices)]
-    share, n = heads_of_one(problem, devices), problem.n_q
+    share, n = heads_of_one(problem, devices, replicate=True), problem.n_q
     inward, outward = (("dO",), ("dQ", "dK", "dV")) if problem.phase == "backward" else (("Q", "K", "V"), ("O",))
     there, back = [], []
     for ((_, rows),) in shards:

@@ -35,19 +35,25 @@ def parts_of(tokens: int, count: int) -> list[Extent]:
     return [(start, stop - start) for start, stop in pairwise(edges)]
 
 
-def heads_of_one(problem: Attention, devices: int, hint: str = "ring has no such limit") -> Attention:
+def heads_of_one(
+    problem: Attention, devices: int, hint: str = "ring has no such limit", replicate: bool = False
+) -> Attention:
     """The call of one device when heads are shared out.
 
+    Args:
+        replicate: with more devices than key/value heads, several devices may have the same one.
     Raises:
         UsageError: heads that do not divide, or masks that differ from head to head.
     """
     shape = problem.shape
-    for heads in (shape.heads, shape.kv_heads):
+    shared = replicate and devices > shape.kv_heads and devices % shape.kv_heads == 0
+    for heads in (shape.heads,) if shared else (shape.heads, shape.kv_heads):
         if heads % devices:
             raise UsageError(f"{heads} heads do not divide among {devices} devices", "--devices", hint)
     if len(problem.masks()) > 1:
         raise UsageError("heads with masks of their own are not shared out", "--mask", "one mask for all heads")
-    return replace(problem, shape=replace(shape, heads=shape.heads // devices, kv_heads=shape.kv_heads // devices))
+    kv_heads = 1 if shared else shape.kv_heads // devices
+    return replace(problem, shape=replace(shape, heads=shape.heads // devices, kv_heads=kv_heads))
 
 
 def share_of(problem: Attention, parts: Sequence[Extent]) -> Share:

@@ -38,7 +38,7 @@ def ring_all_reduce(links: Links, summands: list[np.ndarray]) -> list[np.ndarray
     return [np.concatenate(chunks) for chunks in held]
 
 
-@given(st.sampled_from([1, 2, 3, 6]), st.integers(1, 9), st.integers(1, 2), st.integers(1, 2), st.integers(1, 7),
+@given(st.sampled_from([1, 2, 3, 6, 12]), st.integers(1, 9), st.sampled_from([2, 4]), st.integers(1, 2), st.integers(1, 7),
        st.integers(1, 4), st.integers(0, 2**32 - 1))  # fmt: skip
 def test_every_device_ends_with_the_projected_outputs(
     devices: int, n: int, group: int, batch: int, width: int, blocks: int, seed: int

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracles.devices import Links, causal, heads_of, moved, softmax_attention
 from oracles.numpy_kernels import Rows, masked
@@ -122,12 +122,14 @@ def test_rings_hide_their_messages_from_a_block_size_on() -> None:
                 assert (step.compute * compute_s >= step.link_bytes / bytes_per_s) is hidden
 
 
-@given(st.sampled_from([1, 2, 4]), st.integers(4, 20), st.integers(1, 2), st.integers(1, 3),
-       st.sampled_from(["full", "causal"]), st.integers(0, 2**32 - 1))  # fmt: skip
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(8, 20), st.sampled_from([2, 4]), st.sampled_from([2, 4]),
+       st.integers(1, 3), st.sampled_from(["full", "causal"]), st.integers(0, 2**32 - 1))  # fmt: skip
 def test_ulysses_computes_whole_heads_and_returns_rows(
-    devices: int, n: int, group: int, d: int, mask: str, seed: int
+    devices: int, n: int, group: int, kv_heads: int, d: int, mask: str, seed: int
 ) -> None:
-    kv_heads, d_v = 4, d + 1
+    """Devices beyond the key/value heads share them, several to a head."""
+    assume(group * kv_heads % devices == 0)
+    d_v = d + 1
     heads = group * kv_heads
     made = exchange(problem(n, n, d, d_v, mask, heads, kv_heads), devices, "ulysses")
     rng = np.random.default_rng(seed)
@@ -136,8 +138,9 @@ def test_ulysses_computes_whole_heads_and_returns_rows(
     links, mine = Links(devices), [tokens(shard) for shard in made.shards]
 
     def own(tensor: str, device: int) -> slice:
-        per = len(whole[tensor]) // devices
-        return slice(device * per, (device + 1) * per)
+        count = len(whole[tensor])
+        first = device * count // devices
+        return slice(first, first + max(1, count // devices))
 
     outputs = [np.full((heads, len(rows), d_v), np.nan) for rows in mine]
     pairs = 0
@@ -150,7 +153,8 @@ def test_ulysses_computes_whole_heads_and_returns_rows(
             for name, array in whole.items()
         }
         for index in range(heads // devices):
-            done = softmax_attention(got["Q"][index], got["K"][index // group], got["V"][index // group], allowed)
+            key_head = (device * heads // devices + index) // group - device * kv_heads // devices
+            done = softmax_attention(got["Q"][index], got["K"][key_head], got["V"][key_head], allowed)
             pairs += allowed.sum()
             for other, rows in enumerate(mine):
                 outputs[other][device * heads // devices + index] = links.send(device, other, "O", done[rows])
