@@ -71,7 +71,7 @@ PUBLISHED = {
 #: catalogue kernels that are the backward pass of another
 BACKWARD_OF = {"flash2-backward": "flash2", "unfused-backward": "unfused"}
 #: (family, framework) -> calibration of constants that the framework's call replaces by its own
-OWN_CALLS = {("fa3", "sglang"): "fa3-sglang"}
+OWN_CALLS = {("fa3", "sglang"): "fa3-sglang", ("trtllm", "sglang"): "trtllm-sglang"}
 #: usable capacity of a cache that keeps nothing
 COLD_BYTES = 1.0
 #: decode kernels that stand for their architecture's family

@@ -18,6 +18,7 @@ from iosim.timing.parts import (
     Parts,
     bytes_s,
     cache_write_s,
+    copy_s,
     kept_share,
     replay_s,
     slowdown,
@@ -85,7 +86,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "combine_s": _reduce(plan, c) * rates.hbm_latency_s,
     }
     if framework != "none":
-        made["cache_write_s"] = cache_write_s(calls, rates, c)
+        made["cache_write_s"] = copy_s(calls, rates, c) if framework == "sglang" else cache_write_s(calls, rates, c)
         made["replay_s"] = replay_s(np.asarray(sum(made.values())), framework, rates)
     return made
 

@@ -17,6 +17,7 @@ from iosim.validate.timings import Timings, joined
 #: devices whose fitted half of shapes a family's constants come from; all others are judged only
 FITTED_ON = {
     "fa2": ("a100-sxm-80gb",), "fa3": ("h100-sxm5",), "trtllm": ("b200-sxm",), "fa3-sglang": ("h100-sxm5",),
+    "trtllm-sglang": ("b200-sxm",),
 }  # fmt: skip
 #: whose calls a family is fitted on; constants of a framework's own call are fitted on its calls
 FRAMEWORK = "vllm"

@@ -88,6 +88,16 @@ def test_small_blocks_of_the_cache_write_start_one_a_clock() -> None:
     assert made[0] * 1e6 == pytest.approx(34, rel=0.05)
 
 
+def test_sglang_copies_into_the_cache_without_waves() -> None:
+    """131,072 tokens of 8 heads of 128: 1.07 GB at nine tenths of 7.67 TB/s, where vLLM's blocks take twice as long."""
+    c = call(512, 512, 256, 8, 8)
+    sglang, vllm = (
+        expected_parts(c, B200, "trtllm", framework)["cache_write_s"][0] for framework in ("sglang", "vllm")
+    )
+    assert sglang == pytest.approx(1.0737e9 / 7.672e12 / 0.8938, rel=0.01)
+    assert vllm > 2 * sglang
+
+
 @given(st.floats(0, 1), st.floats(1e-6, 1), st.floats(0.5, 2), st.floats(0.5, 0.99))
 def test_power_only_slows_down_and_more_so_the_busier_the_units(b: float, t: float, power: float, held: float) -> None:
     rates = replace(rates_of(B200), sustained=held)
