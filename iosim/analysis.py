@@ -156,7 +156,8 @@ def _kernel_report(
     hbm: HbmTraffic | None = memory.hbm if memory else None
     requests = multicast(schedule)
     shared = "" if schedule.multicast == 1 else f", K and V shared by {schedule.multicast} cores"
-    found = {"core": (core, FORMULA, True), "l2": (requests, FORMULA + shared, True)}
+    how, sure = schedule.model or FORMULA, not schedule.model
+    found = {"core": (core, how, sure), "l2": (requests, how + shared, sure)}
     if hbm:
         found["hbm"] = (hbm.traffic, hbm.method, hbm.exact)
     complete = _complete(schedule, options)

@@ -262,6 +262,8 @@ class Schedule:
     """cores that receive one read from the last shared level (TMA multicast)"""
     notes: tuple[str, ...] = ()
     """assumptions a reader must know"""
+    model: str = ""
+    """the model behind the counts at the cores where caches decide them; empty: they are exact"""
 
     @property
     def traffic(self) -> Traffic:

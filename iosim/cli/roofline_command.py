@@ -15,6 +15,7 @@ from iosim.cli.problem_options import (
 )
 
 if TYPE_CHECKING:
+    from iosim.machine import Device
     from iosim.timing import Roofline
 
 
@@ -63,7 +64,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
                 "ceilings": [ceiling.to_dict() for ceiling in roofline.ceilings],
                 "points": [point.to_dict() for point in roofline.points],
             },
-            text=lambda: _text(device.name, roofline),
+            text=lambda: _text(device, roofline),
             rows=lambda: [point.to_dict() for point in roofline.points],
             assumptions=[*report.assumptions, *asked.notes],
             provenance=report.provenance(),
@@ -80,7 +81,8 @@ def _picture(roofline: Roofline) -> object:
     return plot_roofline(roofline)
 
 
-def _text(device: str, roofline: Roofline) -> str:
+def _text(device: Device, roofline: Roofline) -> str:
+    from iosim.render.report_text import slower_side
     from iosim.render.text import table
     from iosim.units import si
 
@@ -89,12 +91,12 @@ def _text(device: str, roofline: Roofline) -> str:
         for c in roofline.ceilings
     ]
     points = [
-        [p.kernel, p.boundary, f"{p.intensity_flop_per_byte:,.1f}",
+        [p.kernel, slower_side(device, p.boundary), f"{p.intensity_flop_per_byte:,.1f}",
          si(p.attainable_flop_per_s, "FLOP/s") if p.attainable_flop_per_s else "-"]
         for p in roofline.points
     ]  # fmt: skip
     return (
-        f"{device}\n\n{table(['ceiling', 'rate'], ceilings)}\n\n"
+        f"{device.name}\n\n{table(['ceiling', 'rate'], ceilings)}\n\n"
         + table(["kernel", "into", "FLOP per byte", "attainable"], points, left=2)
         + "\n\n  useful FLOP over the bytes that cross the boundary; attainable is the lower of both ceilings"
     )

@@ -88,7 +88,7 @@ def _launch(launch: Any) -> dict[str, object]:
 
 
 def _text(report: Report) -> str:
-    from iosim.render.report_text import problem_line
+    from iosim.render.report_text import problem_line, slower_side
     from iosim.render.text import byte_count, capacity, ratio, table, wrapped
 
     kernel = report.kernels[0]
@@ -111,7 +111,7 @@ def _text(report: Report) -> str:
         "",
     ]
     bounds = [
-        [at.name, capacity(at.capacity_bytes), byte_count(at.traffic.read_bytes), byte_count(at.traffic.write_bytes),
+        [slower_side(report.device, at.name), capacity(at.capacity_bytes), byte_count(at.traffic.read_bytes), byte_count(at.traffic.write_bytes),
          ratio(at.gap("any")), ("" if at.exact else "~ ") + at.method]
         for at in kernel.boundaries
     ]  # fmt: skip

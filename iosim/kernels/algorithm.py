@@ -107,6 +107,8 @@ class Algorithm:
     """whether the query heads of a group can share the rows of a tile"""
     notes: Callable[[Call], tuple[str, ...]] = lambda call: ()
     """what a reader of its numbers must know"""
+    model: Callable[[Call], str] = lambda call: ""
+    """the model behind its counts where a core's caches decide them; empty: exact"""
 
     def settings(self, *given: Mapping[str, object], where: str = "--set") -> dict[str, Setting]:
         """Defaults overridden by each mapping in turn.

@@ -183,6 +183,14 @@ def working_set(call: Call) -> WorkingSet:
     return WorkingSet(sum(array_bytes(call).values()) + statistics, 0)
 
 
+def model(call: Call) -> str:
+    """Empty where everything stays in the last private cache."""
+    if not call.private or working_set(call).shared_bytes <= call.private[-1][1]:
+        return ""
+    name, room = call.private[-1]
+    return f"whole arrays of a tile over an LRU {name} of {binary_bytes(room)}"
+
+
 def largest_product(call: Call) -> int:
     """Bytes that the larger of the two products needs at once to sweep each of its arrays only once."""
     sizes = array_bytes(call)
@@ -228,5 +236,6 @@ CPU_FLASH = register(
         working_set=working_set,
         packs=False,
         notes=notes,
+        model=model,
     )
 )

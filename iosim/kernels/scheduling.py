@@ -50,6 +50,7 @@ def make_schedule(
         parameters=call.settings,
         multicast=int(call.settings.get("cluster", 1)),
         notes=notes,
+        model=algorithm.model(call),
     )
 
 

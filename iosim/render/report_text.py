@@ -129,13 +129,14 @@ def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> st
             )
     header = ["kernel", "tile", "into", "memory", "read", "written", "any", "scores", "once"]
     how = [
-        f"  {at.name} of {kernel.name}: {'' if at.exact else '~ '}{at.method}"
+        f"  {slower_side(device, at.name)} of {kernel.name}: {'' if at.exact else '~ '}{at.method}"
         for kernel in kernels
         for at in kernel.boundaries
-        if at.name == "hbm"
+        if at.name == "hbm" or not at.exact
     ]
     both = f"core and {slower_side(device, 'l2')}"
-    exact = f"  {both}: exact, in closed form over the visited tiles; memory: what lies on the near side"
+    but = "" if all(at.exact for kernel in kernels for at in kernel.boundaries if at.name != "hbm") else " but for ~"
+    exact = f"  {both}: exact{but}, in closed form over the visited tiles; memory: what lies on the near side"
     return "\n".join([table(header, rows, left=3), exact, *how])
 
 

@@ -155,6 +155,7 @@ def test_caches_place_the_tile() -> None:
     flash2 = make_schedule(asked, None, "flash2", tile(256, 512))
     assert xeon.traffic == flash2.traffic
     assert any("rest in l2 of a core" in note for note in xeon.notes)
+    assert (xeon.model, epyc.model) == ("", "whole arrays of a tile over an LRU l2 of 1 MiB")
     area = 512 * 256 * sum(-(-(i + 1) // 2) for i in range(16)) * 32
     moved = per_tensor(epyc)
     # S (0.5 MiB) stays until the softmax; then scores, probabilities, output and operands no longer fit together
@@ -208,6 +209,9 @@ def test_a_report_on_a_processor_names_its_caches() -> None:
     text = str(report)
     assert "96 cores with 32 KiB L1 and 1 MiB L2 each, 12 x 32 MiB L3, 460.8 GB/s main memory" in text
     assert "core and l3: exact" in text
+    spilt = analyze(problem(1024, 1024, 128, heads=16), device, ["cpu-flash"])
+    assert [at.exact for at in spilt.kernels[0].boundaries] == [False, False, False]
+    assert "l3 of cpu-flash: ~ whole arrays of a tile over an LRU l2 of 1 MiB" in str(spilt)
     assert [at.name for at in report.kernels[1].boundaries] == ["core", "l2", "hbm"]
     assert any("'l3.bandwidth' is not known" in note for note in report.assumptions)
     faster = replace(device, levels=tuple(
