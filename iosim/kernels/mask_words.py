@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iosim.errors import UsageError
+from iosim.exact import OneByOneError
 from iosim.kernels.algorithm import Call, Parameter, total_sums
 from iosim.kernels.programs import HeadTiles
 from iosim.masks import Band
@@ -77,6 +78,8 @@ def _shifted_area(call: Call, mask: Band) -> int:
     if mask.right is None:
         return 0
     rows, cols, group, n_kv = call.tiling.rows, call.tiling.cols, call.tiling.group, mask.n_kv
+    if not all(isinstance(number, int) for number in (rows, cols, mask.n_q, n_kv, mask.offset)):
+        raise OneByOneError  # a sum over Q tiles
     total, every = 0, mask.n_q * group
     for start in range(0, every, rows):
         stop = min(start + rows, every)

@@ -14,6 +14,7 @@ from test_numpy_kernels import Case, check_rows, seeds
 from test_programs import check
 from test_variants import times
 
+from iosim.bulk import count_many
 from iosim.errors import UsageError
 from iosim.floors import Memory, attention_floors
 from iosim.kernels import Call, make_schedule
@@ -152,3 +153,11 @@ def test_it_stays_above_the_floors_of_its_class(call: dict[str, Any], pack: bool
     moved = schedule.traffic
     assert schedule.algorithm_class == "standard-once"
     assert floors.any_elements <= floors.once_elements <= moved.read_elements + moved.write_elements
+
+
+def test_many_problems_are_counted_as_one_by_one() -> None:
+    lengths = [512, 1000, 4096]
+    counts = count_many("tiling-mask", {"seq_kv": lengths, "mask": "causal", "head_dim": 64}, device=ASCEND)
+    for index, n in enumerate(lengths):
+        alone = make_schedule(problem(n, n, 64, mask="causal"), load_device(ASCEND), "tiling-mask")
+        assert counts["M_mask.read_elements"][index] == per_tensor(alone)["M_mask"][0]
