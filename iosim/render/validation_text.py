@@ -52,6 +52,11 @@ def _papers(groups: Sequence[Group], found: Validation) -> str:
     lines += [
         f"Kendall's tau of the kernels' order, {paper}: {orders.mean_tau:.3f} mean of {orders.groups} groups, "
         f"{orders.tau:.3f} over {orders.pairs} pairs"
+        + (
+            f", {orders.clear_tau:.3f} over the {orders.clear} more than 5 % apart"
+            if orders.clear_tau is not None
+            else ""
+        )
         for paper, orders in found.order_by_paper().items()
     ]
     return "\n".join(lines)

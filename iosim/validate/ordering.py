@@ -11,6 +11,8 @@ from iosim.timing.calls import Floats
 from iosim.timing.work import Work
 from iosim.validate.timings import Timings
 
+#: measured times closer than this are nearly a tie, which labels of three digits and another run may turn round
+CLEAR = 1.05
 #: shape, as all kernels of a figure share it
 Shape = tuple[int, ...]
 
@@ -35,6 +37,12 @@ class Order:
     """pairs of kernels in the measured order"""
     pairs: int
     """pairs of kernels whose measured times differ"""
+    discordant: int
+    """pairs of kernels the other way round"""
+    clear: int
+    """pairs measured more than 5 % apart"""
+    clear_agreement: int
+    """of them those in order, less those the other way round"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +61,22 @@ class Orders:
     """pairs of kernels over all groups"""
     concordant: int
     """of them in the measured order"""
+    discordant: int
+    """of them the other way round; the rest are predicted alike"""
+    clear: int
+    """pairs measured more than 5 % apart"""
+    clear_agreement: int
+    """of them those in order, less those the other way round"""
 
     @property
     def tau(self) -> float:
         """(concordant - discordant) / pairs over all groups: long figures weigh more than in the mean."""
-        return (2 * self.concordant - self.pairs) / self.pairs
+        return (self.concordant - self.discordant) / self.pairs
+
+    @property
+    def clear_tau(self) -> float | None:
+        """The same over the pairs that are no near tie; None without any."""
+        return self.clear_agreement / self.clear if self.clear else None
 
     @classmethod
     def of(cls, orders: Sequence[Order]) -> Orders:
@@ -66,11 +85,12 @@ class Orders:
         return cls(
             len(orders), float(taus.mean()), float(np.median(taus)), sum(o.concordant == o.pairs for o in orders),
             sum(o.pairs for o in orders), sum(o.concordant for o in orders),
+            sum(o.discordant for o in orders), sum(o.clear for o in orders), sum(o.clear_agreement for o in orders),
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, object]:
         """Its numbers."""
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "tau": self.tau}
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "tau": self.tau, "clear_tau": self.clear_tau}
 
 
 def orders_of(tables: Sequence[tuple[Timings, Floats]]) -> list[Order]:
@@ -101,6 +121,13 @@ def _order(key: tuple[str, str, Work, Shape], kernels: dict[str, tuple[float, fl
     measured = [kernels[name][0] for name in names]
     predicted = [kernels[name][1] for name in names]
     couples = [(i, j) for i in range(len(names)) for j in range(i) if measured[i] != measured[j]]
-    right = sum((measured[i] - measured[j]) * (predicted[i] - predicted[j]) > 0 for i, j in couples)
-    tau = float(kendalltau(measured, predicted, variant="b").statistic) if couples else 0.0
-    return Order(paper, device, str(work), shape, tuple(names), tau, right, len(couples))
+    signs = {(i, j): _sign((measured[i] - measured[j]) * (predicted[i] - predicted[j])) for i, j in couples}
+    clear = [(i, j) for i, j in couples if measured[i] > CLEAR * measured[j]]
+    tau = float(kendalltau(measured, predicted, variant="b").statistic) if len(set(predicted)) > 1 else 0.0
+    found = list(signs.values())
+    counts = (found.count(1), len(couples), found.count(-1), len(clear), sum(signs[couple] for couple in clear))
+    return Order(paper, device, str(work), shape, tuple(names), tau, *counts)
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

@@ -95,7 +95,9 @@ def test_boards_never_fitted_on_have_not_drifted(tables: list[Timings], family: 
 
 
 def test_kernels_come_out_in_the_measured_order(found: Validation) -> None:
-    """Wanted: Kendall's tau over 0.9. By paper the figures of FlashAttention-3 miss it (docs/accuracy.md)."""
+    """Wanted: Kendall's tau over 0.9. By paper the figures of FlashAttention-3 miss it, by near ties (docs/accuracy.md)."""
+    clear = {paper: summary.clear_tau for paper, summary in found.order_by_paper().items()}
+    assert min(tau for tau in clear.values() if tau is not None) > 0.9
     orders = found.order_by_paper()
     assert orders["all"].groups >= 150
     assert orders["all"].mean_tau > 0.93
@@ -205,6 +207,17 @@ def test_kendalls_tau_by_hand() -> None:
     assert (summary.groups, summary.pairs, summary.concordant, summary.perfect) == (2, 6, 5, 1)
     assert summary.mean_tau == pytest.approx(2 / 3)
     assert summary.tau == pytest.approx((5 - 1) / 6)
+    assert (summary.discordant, summary.clear, summary.clear_agreement) == (1, 6, 4)
+    near = [
+        (timings("a", [1.0]), np.array([2.0])),
+        (timings("b", [1.04]), np.array([1.0])),
+        (timings("c", [2.0]), np.array([3.0])),
+    ]
+    (order,) = orders_of(near)
+    assert (order.concordant, order.pairs, order.discordant, order.clear, order.clear_agreement) == (2, 3, 1, 2, 2)
+    assert Orders.of([order]).clear_tau == 1.0
+    (alike,) = orders_of([(timings("a", [1.0]), np.array([2.0])), (timings("b", [2.0]), np.array([2.0]))])
+    assert (alike.concordant, alike.discordant, alike.pairs, alike.tau) == (0, 0, 1, 0.0)
 
 
 def test_kendalls_tau_against_counting() -> None:
