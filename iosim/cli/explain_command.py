@@ -140,9 +140,12 @@ def _kernel(name: str) -> tuple[dict[str, object], str]:
     kernel = load_kernel(name)
     algorithm = kernel.algorithm
     formula = (sys.modules[algorithm.launches.__module__].__doc__ or "").strip()
-    parameters = [f"  {p.name:10} default {p.default!s:6} {p.meaning}" for p in algorithm.parameters]
+    parameters = [f"  {p.name:11} default {p.default!s:8} {p.meaning}" for p in algorithm.parameters]
     tiles = [
         f"  {rule.tiling!s:10} head size {'up to ' + str(rule.head_dim) if rule.head_dim else 'any'}"
+        + (f", of values up to {rule.head_dim_v}" if rule.head_dim_v else "")
+        + (f", queries x group up to {rule.rows}" if rule.rows else "")
+        + (f", elements up to {rule.bits} bits" if rule.bits else "")
         + (f", {'/'.join(rule.architectures)}" if rule.architectures else "")
         + (f", compute capability {'/'.join(rule.capabilities)}" if rule.capabilities else "")
         + (f", mask {'/'.join(rule.masks)}" if rule.masks else "")
