@@ -25,7 +25,7 @@ from iosim.schedule import Launch, Work, add_all
 CLOSED = frozenset({
     "agent", "backward-q-outer", "backward-two-kernels", "chunk-states", "delta-rule", "fast-attention", "fixed-state",
     "flash-bias", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward", "flash3", "flash4", "lightning1", "lightning2",
-    "recompute-dv", "selective-scan", "split-kv", "square-tiling", "stream-k", "unfused", "unfused-backward",
+    "rat", "rat-decode", "recompute-dv", "selective-scan", "split-kv", "square-tiling", "stream-k", "unfused", "unfused-backward",
 })  # fmt: skip
 #: rows that go through a formula together: their columns fit a core's L2
 CHUNK = 1 << 14

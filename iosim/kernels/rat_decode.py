@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iosim.errors import UsageError
-from iosim.exact import ceil_div, most
+from iosim.exact import ceil_div, decide, least, most
 from iosim.kernels.algorithm import Algorithm, Call, register
 from iosim.kernels.blocks import strips
 from iosim.kernels.kernel_file import mask_kind
@@ -41,14 +41,14 @@ def decode(call: Call) -> tuple[Launch, ...]:
     problem, shape, chunk = call.problem, call.problem.shape, call.number("chunk")
     end, new = problem.n_kv, problem.n_q
     cached, complete = (end - new) // chunk, end // chunk
-    enters, leaves = (end - new) % chunk != 0, end % chunk != 0
+    enters, leaves = (least(1, place % chunk) for place in (end - new, end))  # 1 inside a chunk, 0 between two
     rows = {"Q": new * shape.group, "g": new, "O": new * shape.group}
     widths = {"Q": shape.head_dim, "g": most(shape.head_dim, shape.head_dim_v), "O": shape.head_dim_v}
     read, written = {"Q": rows["Q"], "g": new}, {"O": rows["O"]}
     for name, size in PAIRS:
         widths |= {name + end_: getattr(shape, size) for end_ in ("", "_summary", "_state", "_state_out")}
-        read |= {name: new, f"{name}_summary": cached, f"{name}_state": int(enters)}
-        written |= {f"{name}_summary": complete - cached, f"{name}_state_out": int(leaves)}
+        read |= {name: new, f"{name}_summary": cached, f"{name}_state": enters}
+        written |= {f"{name}_summary": complete - cached, f"{name}_state_out": leaves}
 
     def steps(head: int) -> Iterator[Step]:
         yield tuple(Touch(t, head, 0, count, False) for t, count in read.items() if count and "summary" not in t)
@@ -69,7 +69,7 @@ def decode(call: Call) -> tuple[Launch, ...]:
 
 def _check(call: Call) -> None:
     kind, shape = mask_kind(call.problem), call.problem.shape
-    if kind != "causal" and not (kind == "full" and call.problem.n_q == 1):
+    if kind != "causal" and not (kind == "full" and decide(call.problem.n_q == 1)):
         raise UsageError("RAT decodes causally: each new token sees all summaries before it", "--mask", "causal")
     if shape.latent:
         raise UsageError("RAT reads V apart from K", "--latent")

@@ -33,6 +33,8 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "chunk-states": [{"gate": "scalar", "value_block": 24, "features": "hedgehog"}],
     "delta-rule": [{"gate": "scalar", "value_block": 24}],
     "fixed-state": [{"gate": "vector", "features": "taylor"}],
+    "rat": [{"fused": True, "chunk": 5}],
+    "rat-decode": [{"chunk": 3}],
     "selective-scan": [{"materialise": True, "save": True}, {"skip": False, "z": False}],
     "square-tiling": [{"safe": True}],
     "stream-k": [{"workers": 7}, {"workers": 24, "share": "balanced"}],
@@ -40,7 +42,8 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "unfused-backward": [{"gemm_tile": 64}, {"mask_kernel": "matrix", "dropout": True}],
 }
 LINEAR = {"lightning1": ("full", "causal"), "lightning2": ("full", "causal"), "chunk-states": ("causal",),
-          "delta-rule": ("causal",), "selective-scan": ("causal",), "agent": ("full",)}  # fmt: skip
+          "delta-rule": ("causal",), "selective-scan": ("causal",), "agent": ("full",), "rat": ("causal",),
+          "rat-decode": ("causal",)}  # fmt: skip
 MASKS = ("full", "causal", "causal-top-left", "window")
 
 
@@ -55,7 +58,7 @@ def table(draw: random.Random, algorithm: str, phase: str, rows: int, tiles: boo
     made["head_dim_v"] = [draw.choice([d, d, 64]) for d in made["head_dim"]]
     longest = draw.choice([40, 700, 100_000])
     made["seq_kv"] = [number(1, longest) for _ in range(rows)]
-    square = algorithm in ("lightning2", "chunk-states", "delta-rule", "lightning1", "selective-scan")
+    square = algorithm in ("lightning2", "chunk-states", "delta-rule", "lightning1", "selective-scan", "rat")
     made["seq_q"] = [number(1, 4) if phase == "decode" else n if square or draw.random() < 0.7 else number(1, n)
                      for n in made["seq_kv"]]  # fmt: skip
     made["seq_q"] = [min(q, n) for q, n in zip(made["seq_q"], made["seq_kv"], strict=True)]
