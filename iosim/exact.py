@@ -137,6 +137,13 @@ def most_over(count: int, value: Callable[[int], int]) -> int:
     return best
 
 
+def up_to(count: int) -> range:
+    """range(count), of the largest count."""
+    if isinstance(count, int):
+        return range(count)
+    return range(int(getattr(count, "high", None) or count.max()))
+
+
 def _pairwise(name: str, a: Any, b: Any) -> Any:
     for one, other in ((a, b), (b, a)):
         if not hasattr(one, "dtype") and (made := getattr(one, name, None)):

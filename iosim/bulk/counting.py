@@ -21,10 +21,10 @@ from iosim.kernels.algorithm import total_sums
 from iosim.machine import Device, load_device
 from iosim.schedule import Launch, Work, add_all
 
-#: algorithms whose launches are formulas: all but those that walk tiles, workers or butterflies
+#: algorithms whose launches are formulas: all but those that walk tiles or butterflies
 CLOSED = frozenset({
     "agent", "backward-q-outer", "backward-two-kernels", "chunk-states", "delta-rule", "fast-attention", "fixed-state",
-    "flash-bias", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward", "flash3", "flash4", "lightning1", "lightning2",
+    "flash-bias", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward", "flash3", "flash4", "flashmla", "lightning1", "lightning2",
     "rat", "rat-decode", "recompute-dv", "selective-scan", "split-kv", "square-tiling", "stream-k", "unfused", "unfused-backward",
 })  # fmt: skip
 #: rows that go through a formula together: their columns fit a core's L2

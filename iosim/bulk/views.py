@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from iosim.attention import Attention, Types
 from iosim.bulk.interval import Interval, Reach
@@ -69,22 +68,9 @@ class Rows:
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{n: change(c) for n, c in found.items() if isinstance(c, np.ndarray)})
 
-    def take(self, which: NDArray[np.bool_] | slice) -> Rows:
-        """Some rows; a column in which they agree becomes an int."""
-
-        def some(column: NDArray[np.int64]) -> Column:
-            part = column[which]
-            return int(part[0]) if len(part) and (part == part[0]).all() else part
-
-        return self.map(some)
-
     def intervals(self, reach: Reach) -> Rows:
         """From the smallest to the largest value of every column."""
         return self.map(lambda column: Interval(reach, int(column.min()), int(column.max())))
-
-    def row(self, index: int) -> Rows:
-        """One row, in ints."""
-        return self.map(lambda column: int(column[index]))
 
 
 class ManyBands(Band):

@@ -19,7 +19,7 @@ deepseek-ai/FlashMLA, get_mla_metadata, April 2026.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from itertools import accumulate
 
@@ -110,7 +110,7 @@ def _workers(call: Call) -> int:
         return int(call.settings["workers"]) or call.cores
     shape = call.problem.shape
     packed = -(-call.problem.n_q * shape.group // call.tiling.rows)
-    return max(1, call.cores // shape.kv_heads // packed)
+    return most(1, call.cores // shape.kv_heads // packed)
 
 
 def fused(call: Call) -> tuple[Launch, ...]:
@@ -121,7 +121,7 @@ def fused(call: Call) -> tuple[Launch, ...]:
     else:
         ends, cut_rows, _ = _stretches(call, line_of(call))
         items = len(ends)
-    traffic, work = _main(call, cut_rows, written=cut_rows, read=cut_rows, whole=None)
+    traffic, work = _main(call, cut_rows, written=cut_rows, read=cut_rows)
     return (Launch("forward", items, traffic, work, _program(call, items, fixup=True)),)
 
 
@@ -137,12 +137,19 @@ def _uniform_cuts(call: Call, heads: int) -> tuple[int, int]:
 
 def combined(call: Call) -> tuple[Launch, ...]:
     """flashmla: parts of cut Q tiles, then their combine."""
-    line, problem = line_of(call), call.problem
-    ends, cut_rows, tile_rows = _stretches(call, line)
+    problem, heads = call.problem, _heads(call)
+    if _uniform(call):
+        line, tiles = UniformLine(most(1, head_sums(call).longest), 1, heads), head_sums(call).q_tiles
+        rows = problem.n_q * call.tiling.group
+        stretches, cuts, cut = line.budgets(_workers(call), call.number("overhead"))
+        items, cut_items, cut_rows, tile_rows = stretches * tiles, cut * tiles, cuts * rows, cut * rows
+    else:
+        ends, cut_rows, tile_rows = _stretches(call, line_of(call))
+        items, cut_items = len(ends), len(_cut_tiles(line_of(call), ends))
     parts = cut_rows + tile_rows
     traffic, work = _main(call, cut_rows, written=parts, read=0, whole=-tile_rows)
-    main = Launch("main", len(ends), traffic, work, _program(call, len(ends), fixup=False))
-    if not tile_rows:
+    main = Launch("main", items, traffic, work, _program(call, items, fixup=False))
+    if decide(tile_rows == 0):
         return (main,)
     width = problem.shape.head_dim_v
     tensors = [
@@ -152,15 +159,15 @@ def combined(call: Call) -> tuple[Launch, ...]:
     ]
     if call.flag("lse"):
         tensors.append(moved(problem, "LSE", write=tile_rows))
-    program = _combine_program(call, line, ends)
+    program = _combine_program(call, cut_items)
     return (main, Launch("combine", program.items, Traffic(tuple(tensors)), Work(exp_rescale=parts), program))
 
 
-def _main(call: Call, cut_rows: int, written: int, read: int, whole: int | None) -> tuple[Traffic, Work]:
+def _main(call: Call, cut_rows: int, written: int, read: int, whole: int = 0) -> tuple[Traffic, Work]:
     """Traffic and work of the walk: `whole` is added to the rows that it writes at once."""
     problem, shape = call.problem, call.problem.shape
     sums = total_sums(problem, call.tiling)
-    rows = shape.batch * shape.heads * problem.n_q + (whole or 0)
+    rows = shape.batch * shape.heads * problem.n_q + whole
     tensors = [
         moved(problem, "Q", read=(sums.active_query_rows + cut_rows) * shape.head_dim),
         *kv_moved(call, sums),
@@ -173,15 +180,28 @@ def _main(call: Call, cut_rows: int, written: int, read: int, whole: int | None)
     return Traffic(tuple(tensors)), visited_work(problem, sums, call.number("mma_rows")) + Work(exp_rescale=read)
 
 
-def _program(call: Call, items: int, fixup: bool) -> Program:
-    """One stretch per item. Rows of a Q tile's part p lie p times all rows of the call behind its own."""
-    shape, plan = call.problem.shape, head_tiles(call)
-    span = plan.tiles * plan.rows
+def _stretches_of(call: Call) -> Callable[[], tuple[Line, tuple[int, ...]]]:
+    """The line and its boundaries, listed when they are first asked for."""
 
     @cache
     def stretches() -> tuple[Line, tuple[int, ...]]:
         line = line_of(call)
         return line, _stretches(call, line)[0]
+
+    return stretches
+
+
+def _cut_tiles(line: Line, ends: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(head, Q tile) of the Q tiles that are cut."""
+    return sorted({(head, tile) for head, tile, before in map(line.place, ends[:-1]) if before})
+
+
+def _program(call: Call, items: int, fixup: bool) -> Program:
+    """One stretch per item. Rows of a Q tile's part p lie p times all rows of the call behind its own."""
+    shape, plan = call.problem.shape, head_tiles(call)
+    span = plan.tiles * plan.rows
+
+    stretches = _stretches_of(call)
 
     def outputs(head: int, tile: int, write: bool, part: int) -> Step:
         row, rows = plan.q_tile(head, tile)
@@ -234,14 +254,15 @@ def _part(line: Line, ends: tuple[int, ...], head: int, tile: int, at: int) -> i
     return bisect_right(ends, at) - bisect_right(ends, line.start(head, tile))
 
 
-def _combine_program(call: Call, line: Line, ends: tuple[int, ...]) -> Program:
+def _combine_program(call: Call, items: int) -> Program:
     """One cut Q tile per item: all its parts, then its rows."""
     shape, plan = call.problem.shape, head_tiles(call)
     span = plan.tiles * plan.rows
-    cut = sorted({(head, tile) for head, tile, before in map(line.place, ends[:-1]) if before})
+    stretches = _stretches_of(call)
+    cut = cache(lambda: _cut_tiles(*stretches()))
 
     def walk(item: int) -> Iterator[Step]:
-        head, tile = cut[item]
+        (line, ends), (head, tile) = stretches(), cut()[item]
         row, rows = plan.q_tile(head, tile)
         start = line.start(head, tile)
         parts = bisect_left(ends, start + line.size(tile)) - bisect_right(ends, start) + 1
@@ -252,7 +273,7 @@ def _combine_program(call: Call, line: Line, ends: tuple[int, ...]) -> Program:
         yield (*done, Touch("LSE", head, row, rows, True)) if call.flag("lse") else done
 
     elements = {"O_partial": shape.head_dim_v, "LSE_partial": 1, "O": shape.head_dim_v, "LSE": 1}
-    return Program(1, len(cut), elements, lambda item: _in_line(call, span, walk(item)))
+    return Program(1, items, elements, lambda item: _in_line(call, span, walk(item)))
 
 
 WORKERS = Parameter("workers", 0, "equal shares; by default one per core", least=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from iosim.exact import bounded, ceil_div, least
+from iosim.exact import bounded, ceil_div, choose, least, most, up_to
 from iosim.masks.sums import floor_sum
 
 
@@ -69,6 +69,33 @@ class UniformLine:
         total = self.size * self.tiles * self.heads
         used, cuts, late = self._whole(total, workers) if share == "whole" else self._balanced(total, workers)
         return used, bounded(cuts, lambda: workers), bounded(late, lambda: workers)
+
+    def budgets(self, workers: int, overhead: int) -> tuple[int, int, int]:
+        """(stretches, boundaries within a sequence, sequences that these cut) of FlashMLA's workers on a line of one Q tile.
+
+        A worker finishes the sequence that it finds begun, takes whole ones, and begins another with what its budget
+        leaves; each sequence that it touches costs `overhead` KV tiles. Their number suffices: a worker wastes at
+        most `overhead`, or begins a sequence and makes the next one pay it again.
+        """
+        cost = self.size + overhead
+        budget = ceil_div(self.heads * cost, workers) + overhead
+        rest, left = self.size, self.heads  # KV tiles of the first sequence, and sequences, not taken yet
+        stretches = cuts = cut = 0
+        for _ in up_to(workers):
+            if isinstance(left, int) and left == 0:
+                break
+            spare = budget - rest - overhead
+            whole, busy = spare >= 0, left > 0
+            after = most(0, left - 1 - spare // cost)
+            over = spare - (left - 1 - after) * cost - overhead
+            enters = choose(after > 0, choose(over > 0, 1, 0), 0)
+            cuts = cuts + choose(busy, choose(whole, enters, 1), 0)
+            cut = cut + choose(busy, choose(whole, enters, choose(rest == self.size, 1, 0)), 0)
+            stretches = stretches + choose(busy, 1, 0)
+            begun = choose(enters == 1, self.size - over, self.size)
+            rest = least(self.size, most(1, choose(whole, begun, rest - budget + overhead)))
+            left = choose(busy, choose(whole, after, left), 0)
+        return tuple(bounded(count, lambda: workers) for count in (stretches, cuts, cut))  # type: ignore[return-value]
 
     def _whole(self, total: int, workers: int) -> tuple[int, int, int]:
         step, period = ceil_div(total, workers), self.size * self.tiles

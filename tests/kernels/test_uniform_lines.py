@@ -8,6 +8,14 @@ from hypothesis import strategies as st
 from iosim.kernels.stretches import Line, UniformLine, boundaries
 
 
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 60), st.integers(0, 9))
+def test_budgets_cut_where_the_boundaries_do(size: int, sequences: int, workers: int, overhead: int) -> None:
+    line = Line(sequences, (size,), (1,), True)
+    ends = boundaries(line, "flashmla", workers, overhead)
+    cut = [head for head, _, before in map(line.place, ends[:-1]) if before]
+    assert UniformLine(size, 1, sequences).budgets(workers, overhead) == (len(ends), len(cut), len(set(cut)))
+
+
 @given(
     st.integers(1, 9), st.integers(1, 4), st.integers(1, 6), st.integers(1, 60), st.sampled_from(["whole", "balanced"])
 )
