@@ -172,7 +172,7 @@ def test_thousands_of_rows_equal_their_problems(kernel: str, phase: str, chosen:
 
 def test_what_is_not_closed_is_said() -> None:
     assert {ALGORITHMS[name].name for name in CLOSED} == set(CLOSED)
-    for name in ("rat", "flash-conv"):
+    for name in ("cpu-flash", "flash-conv"):
         assert load_kernel(name).algorithm.name not in CLOSED
         with pytest.raises(UsageError, match="no closed form over many problems"):
             count_many(name, {"seq_kv": [64]})
