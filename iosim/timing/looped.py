@@ -33,6 +33,8 @@ from iosim.timing.work import Work
 
 #: instructions that the four schedulers of a core issue per clock, one per lane
 ISSUE = 4 * 32.0
+#: largest head size of the published figures; smaller tiles and spilled registers begin beyond it
+MOST_HEAD_DIM = 128
 #: rate of mma.sync over that of wgmma on Hopper: arXiv 2402.13499, dense 16-bit operands (recalled, not re-read; two
 #: thirds by the authors of FlashAttention-3). From 0.6 to 0.7 the median errors carried to H100
 #: go from 2.6 to 6.9 % (xFormers) and from 7.2 to 9.1 % (FlashAttention-1)
@@ -99,6 +101,8 @@ def parts(looped: Looped, calls: Calls, device: Device, c: Mapping[str, float], 
 def _check(looped: Looped, calls: Calls, c: Mapping[str, float], work: Work) -> None:
     if calls.local.any() or (calls.n_q != calls.n_kv).any():
         raise AbsentError("calibrated for full and causal self-attention only")
+    if (np.maximum(calls.head_dim, calls.head_dim_v) > MOST_HEAD_DIM).any():
+        raise AbsentError(f"calibrated for head sizes up to {MOST_HEAD_DIM} only")
     for name, wanted in (("forward", work.forward), ("backward", work.backward)):
         if wanted and name not in looped.passes:
             raise AbsentError(f"calibrated for the {looped.passes[0]} pass only")

@@ -246,19 +246,22 @@ def _single(
         moved = hbm_traffic(schedule, kind.device)
     except IosimError as error:
         return {**made, "status": error.faults[0].what}
+    status = OK
     if moved is None:
-        return {**made, "status": "no main-memory formula for this kernel"}
-    made |= {
-        "hbm_read_bytes": moved.traffic.read_bytes,
-        "hbm_write_bytes": moved.traffic.write_bytes,
-        "method": moved.method,
-    }
+        status = "no main-memory formula for this kernel"
+    else:
+        made |= {
+            "hbm_read_bytes": moved.traffic.read_bytes,
+            "hbm_write_bytes": moved.traffic.write_bytes,
+            "method": moved.method,
+        }
     if tile is not None:
-        return {**made, "status": "no expected time: calibrated for the kernel's own tiles"}
+        why = "no expected time: calibrated for the kernel's own tiles"
+        return {**made, "status": why if moved else status}
     expected, why = expectation(schedule, kind.device, kind.warm, kind.framework)
     if expected is None:
-        return {**made, "status": f"no expected time: {why}"}
-    return {**made, "time_expected_s": expected.time_s, "bottleneck": expected.bottleneck, "status": OK}
+        return {**made, "status": f"no expected time: {why}" if moved else status}
+    return {**made, "time_expected_s": expected.time_s, "bottleneck": expected.bottleneck, "status": status}
 
 
 def _fill(made: Predicted, name: str, members: Ints, value: object) -> None:

@@ -159,6 +159,7 @@ def test_breakdown_sums_and_stays_above_the_floor() -> None:
     [
         (call(1, n_kv=4096), "cudnn", "h100-sxm5", FORWARD, "self-attention"),
         (call(1, n_kv=4096), "unfused", "h100-sxm5", FORWARD, "self-attention"),
+        (call(4096, d=256), "cudnn", "h100-sxm5", FORWARD, "head sizes up to 128"),
         (call(4096), "cudnn", "h100-sxm5", BACKWARD, "forward pass only"),
         (call(4096), "cudnn", "a100-sxm-80gb", FORWARD, "hopper only"),
         (call(4096), "cudnn", "h100-sxm5", Work(dropout=True), "without dropout"),

@@ -26,6 +26,7 @@ from iosim.validate.calibrating import PUBLISHED_ON, _lengths, _speaks_published
 from iosim.validate.fitting import Measured, fit, fitted_lengths
 from iosim.validate.neighborhoods import expected_s, work_of
 from iosim.validate.ordering import Orders, orders_of
+from iosim.validate.predicting import predict_rows
 from iosim.validate.published import read_published
 from iosim.validate.readers import read_table
 from iosim.validate.timings import Timings, joined
@@ -384,3 +385,15 @@ def test_the_command_names_expected_times(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)["result"]["time_expected_s"] is None
     assert run([*words, "--device", "h100-sxm5"]) == 0
     assert "expected, all heads" in capsys.readouterr().out
+
+
+def test_predict_times_what_only_papers_timed() -> None:
+    plain = {"device": "h100-sxm5", "kernel": "cudnn", "phase": "prefill", "dtype": "bf16", "kv_dtype": "bf16", "batch": 4,
+             "heads": 16, "kv_heads": 16, "head_dim": 128, "seq_q": 4096, "seq_kv": 4096, "mask": "causal"}  # fmt: skip
+    backward = {**plain, "device": "a100-sxm-80gb", "kernel": "flash2-backward", "phase": "backward"}
+    wide = {**plain, "head_dim": 256}
+    found = predict_rows([plain, backward, wide, {**plain, "kernel": "flash2"}])
+    assert [row["time_expected_s"] is not None for row in found] == [True, True, False, True]
+    assert found[0]["status"] == found[3]["status"] == "ok"
+    assert found[1]["status"] == "no main-memory formula for this kernel"
+    assert "head sizes up to 128" in str(found[2]["status"])
