@@ -5,7 +5,9 @@ Bytes per pair of query and key, 16-bit scores S and probabilities P, a byte per
             P V reads 2
   backward  dV reads 2; dP writes 2; dropout 2 + 2 + 1; dS reads 2 + 2 and writes 2; dQ and dK read 2 each
 Source: Dao et al. 2022 (arXiv 2205.14135), algorithms 0 and 3; `iosim.kernels.eager` counts the same launches.
-A product's time is its bytes and its FLOP one after the other: with 64 or 128 terms per score it does both in turns.
+A launch's times add: FLOP at the matrix units' rate, bytes at main memory's, and issue slots per score of a product or a
+broadcast mask (as in `looped`). With 64 or 128 terms per score a product does them in turns, and what keeps A100 from its
+bandwidth is not its bandwidth: charged as a share of it, the A6000 and RTX 3090 come out a third too slow.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from iosim.errors import AbsentError
 from iosim.machine import Device
 from iosim.timing.calls import Calls, Floats
-from iosim.timing.looped import sustained
+from iosim.timing.looped import ISSUE, sustained
 from iosim.timing.parts import Parts, smooth_max
 from iosim.timing.work import Work
 
@@ -27,10 +29,10 @@ SOFTMAX, SOFTMAX_BACKWARD = 2 + 2, 2 + 2 + 2
 DROPOUT = 2 + 2 + 1
 MASK = 2 + 2
 #: order of the smooth maximum of what the host issues and what the device runs: later launches of a call are issued
-#: while earlier ones run. Chosen with the fit: 1 (one after the other) gives 4.3 %, 2 gives 3.1 %, 6 gives 3.6 %
+#: while earlier ones run. Chosen with the fit; 1 is one after the other
 HOST_OVERLAP = 2.0
-#: main-memory bandwidth that plain passes over tensors reach, of the datasheet's. Assumed: figures cannot tell it from
-#: that of the products
+#: main-memory bandwidth that passes over tensors reach, of the datasheet's. Assumed: figures of one memory cannot tell it
+#: from the issue slots
 PASS_SHARE = 0.9
 
 
@@ -51,12 +53,14 @@ def parts(calls: Calls, device: Device, c: Mapping[str, float], work: Work) -> P
     flop = 2.0 * pairs * ((calls.head_dim + calls.head_dim_v) * work.forward
                           + (2 * calls.head_dim + 2 * calls.head_dim_v) * work.backward)  # fmt: skip
     operands = 3 * (2 * work.forward + 4 * work.backward) * calls.batch * calls.heads * calls.n_q * calls.head_dim * 2.0
-    bandwidth = rates.hbm_bytes_per_s
+    slots = pairs / (ISSUE * rates.cores * rates.clock_hz)
+    bandwidth = PASS_SHARE * rates.hbm_bytes_per_s
     made = {
         "matrix_s": flop / (rates.matrix_flop_per_clk * rates.cores * rates.clock_hz),
-        "scores_s": (products * pairs + operands) / (c["products"] * bandwidth),
-        "softmax_s": (softmax + dropped) * pairs / (PASS_SHARE * bandwidth),
-        "mask_s": masks * pairs / (c["mask"] * bandwidth),
+        "scores_s": (products * pairs + operands) / bandwidth
+        + c["products"] * (2 * work.forward + 4 * work.backward) * slots,
+        "softmax_s": (softmax + dropped) * pairs / bandwidth,
+        "mask_s": masks * pairs / bandwidth + c["mask"] * np.where(masks > 0, slots, 0.0),
     }
     running: Floats = np.asarray(sum(made.values()))
     host = (c["host"] * work.forward + c["host_backward"] * work.backward) * 1e-6

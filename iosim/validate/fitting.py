@@ -19,7 +19,7 @@ from iosim.timing.work import FORWARD, Work
 #: residual (log of predicted over measured) from which the loss grows linearly: single spikes do not pull
 ROBUST = 0.05
 #: constants that cannot exceed one: a unit does not run above its rate
-AT_MOST_ONE = frozenset({"matrix", "matrix_backward", "hbm_efficiency", "l2_efficiency", "products", "passes", "mask"})
+AT_MOST_ONE = frozenset({"matrix", "matrix_backward", "hbm_efficiency", "l2_efficiency"})
 #: most rows per table of a fit; 1,500 random ones give what all give (docs/explanation/time.md)
 ROWS_PER_TABLE = 2000
 
