@@ -62,7 +62,7 @@ def hbm_traffic(schedule: Schedule, device: Device) -> HbmTraffic | None:
     if cache is None and schedule.multicast == 1:
         return HbmTraffic(core, "closed form: no cache before main memory, every request reaches it", True)
     if cache and footprint_bytes(schedule) <= capacity:
-        return HbmTraffic(once(schedule, core), f"closed form: all tensors fit the {cache.name}", True)
+        return HbmTraffic(once(schedule, core), f"closed form: all tensors fit the {cache.name}", _all_known(schedule))
     if schedule.algorithm in MATERIALISING:
         return _materialised(schedule, core, capacity)
     if schedule.algorithm == "flash1":
@@ -75,9 +75,23 @@ def hbm_traffic(schedule: Schedule, device: Device) -> HbmTraffic | None:
 
 def tensor_elements(schedule: Schedule) -> dict[str, int]:
     """Distinct elements of each tensor of the call; of one unknown here, what is written, or else read by one launch."""
+    known = _known(schedule)
+    return {
+        m.tensor: known.get(m.tensor) or m.write_elements or _least_read(schedule, m.tensor)
+        for m in schedule.traffic.moved
+    }
+
+
+def _all_known(schedule: Schedule) -> bool:
+    """Whether no input of the kernel's own, which it may read again and again, is counted as if it did not."""
+    known = _known(schedule)
+    return all(m.tensor in known or m.write_elements or not m.read_elements for m in schedule.traffic.moved)
+
+
+def _known(schedule: Schedule) -> dict[str, int]:
     problem, shape = schedule.problem, schedule.problem.shape
     rows, keys = shape.batch * shape.heads * problem.n_q, _touched_keys(schedule)
-    known = {
+    return {
         "Q": rows * shape.head_dim,
         "K": keys * shape.head_dim,
         "V": 0 if shape.latent else keys * shape.head_dim_v,
@@ -89,10 +103,6 @@ def tensor_elements(schedule: Schedule) -> dict[str, int]:
         "S": rows * problem.n_kv,
         "P": rows * problem.n_kv,
         "M": shape.batch * problem.n_kv if schedule.parameters.get("mask_kernel") == "padding" else 0,
-    }
-    return {
-        m.tensor: known.get(m.tensor) or m.write_elements or _least_read(schedule, m.tensor)
-        for m in schedule.traffic.moved
     }
 
 

@@ -71,7 +71,10 @@ AGENT = register(
         source="Han et al. 2024, arXiv 2312.08874",
         algorithm_class="approximate",
         phases=("prefill",),
-        parameters=(STAGES, Parameter("agents", 49, "agent tokens per head", least=1)),
+        parameters=(
+            STAGES,
+            Parameter("agents", 49, "agent tokens per head: of one alone queries would not matter", least=2),
+        ),
         launches=launches,
         working_set=working_set,
         packs=False,

@@ -186,7 +186,7 @@ def test_a_fixed_state_costs_the_same_at_any_context(case: dict, tokens: int, fe
     assert sum(bound.value_elements for bound in floor) <= moved.read_elements + moved.write_elements
 
 
-@pytest.mark.parametrize("agents", [1, 49, 130])
+@pytest.mark.parametrize("agents", [2, 49, 130])
 def test_agent_attention(agents: int) -> None:
     n_q, n_kv, d, rows, cols = 300, 200, 32, 64, 48
     schedule = make_schedule(
