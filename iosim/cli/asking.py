@@ -34,6 +34,19 @@ def asked_device(name: str) -> Device | None:
     return None if name == "none" else load_device(name)
 
 
+def own_device(options: dict[str, Any]) -> str:
+    """`--device` as typed; else the device that all the named kernels are written for; else the default."""
+    import click
+    from click.core import ParameterSource
+
+    given: str = options["device"]
+    names = asked_kernels(options["kernel"])
+    if not names or click.get_current_context().get_parameter_source("device") is not ParameterSource.DEFAULT:
+        return given
+    homes = {load_kernel(name).device for name in names}
+    return (homes.pop() if len(homes) == 1 else "") or given
+
+
 def asked_kernels(text: str | None) -> list[str] | None:
     """Names of `--kernel`."""
     if text is None:

@@ -60,7 +60,7 @@ def device_options(function: Command) -> Command:
             default="h100-sxm5",
             metavar="NAME|PATH|none",
             shell_complete=complete_device,
-            help="A device of the catalogue, a TOML file, or none. Default: h100-sxm5.",
+            help="A device of the catalogue, a TOML file, or none. Default: h100-sxm5, or the named kernels' own.",
         ),
         click.option(
             "--l2",

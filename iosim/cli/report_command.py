@@ -44,11 +44,12 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from dataclasses import replace
 
     from iosim.analysis import analyze, usual_kernels
-    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs
+    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
 
     asked = asked_problem(options)
+    options["device"] = own_device(options)
     device = asked_device(options["device"])
     link = asked_link(options)
     named = asked_kernels(options["kernel"])

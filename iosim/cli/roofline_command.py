@@ -35,12 +35,13 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim roofline --phase decode --seq-kv 32768 --batch 8 --format csv
     """
     from iosim.analysis import analyze, usual_kernels
-    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs
+    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError
     from iosim.timing import roofline_of
 
     asked = asked_problem(options)
+    options["device"] = own_device(options)
     device = asked_device(options["device"])
     if device is None:
         raise UsageError("a roofline needs a device", "--device", "`iosim hardware list` shows them")

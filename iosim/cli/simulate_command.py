@@ -35,11 +35,12 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim simulate --kernel unfused --set passes=3 --device none --format json
     """
     from iosim.analysis import analyze
-    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs
+    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError
 
     asked = asked_problem(options)
+    options["device"] = own_device(options)
     device = asked_device(options["device"])
     kernels = asked_kernels(options["kernel"]) or ["split-kv" if asked.problem.phase == "decode" else "flash2"]
     if len(kernels) > 1:

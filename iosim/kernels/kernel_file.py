@@ -93,6 +93,8 @@ class KernelFile:
     """device architecture that the code does not run on -> kernels that do"""
     absent: str = ""
     """why it does not run there"""
+    device: str = ""
+    """the device that stands for its machines where nobody names one; empty: the usual one"""
 
     def check_types(self, problem: Attention) -> None:
         """Refuses element types that the kernel's code does not have.
@@ -122,13 +124,17 @@ class KernelFile:
         for rule in self.rules:
             if rule.matches(problem, device):
                 return rule
+        what = f"{self.name} has no tile for head size {problem.shape.head_dim}"
+        raise UsageError(what + (f" on {device.name}" if device else ""), "--kernel", self._remedy(device))
+
+    def _remedy(self, device: Device | None) -> str:
+        """What has a tile: other devices, or other head sizes."""
+        named = {name for rule in self.rules for name in rule.architectures}
+        if device and all(rule.architectures for rule in self.rules) and device.architecture not in named:
+            own = f", for example --device {self.device}" if self.device else ""
+            return f"its tiles are for {', '.join(sorted(named))}{own}; or give one with --tile"
         sizes = sorted({rule.head_dim for rule in self.rules if rule.head_dim})
-        raise UsageError(
-            f"{self.name} has no tile for head size {problem.shape.head_dim}"
-            + (f" on {device.name}" if device else ""),
-            "--kernel",
-            f"its head sizes are up to {sizes[-1] if sizes else 'none'}; give one with --tile",
-        )
+        return f"its head sizes are up to {sizes[-1] if sizes else 'none'}; give one with --tile"
 
 
 def mask_kind(problem: Attention) -> str:
@@ -188,6 +194,7 @@ def _read(table: Table, stem: str) -> KernelFile:
         kv_types=_types(table, "kv_types"),
         instead=_instead(table.table("instead")),
         absent=table.text("absent", ""),
+        device=table.text("device", ""),
     )
 
 
