@@ -30,6 +30,7 @@ SIXTEEN_BIT_OPS = {
 }
 CLOCK_HZ = (1e8, 6e9)
 DRAIN_S = (2e-3, 5.0)  # capacity / bandwidth of main memory: 8 ms (HBM2e) to 0.5 s (LPDDR5X) in known devices
+PROCESSOR_DRAIN_S = (2e-3, 120.0)  # memories of processors are larger, and one core may have been probed
 CACHE_SHARE = 1 / 16  # of main memory, far above any real cache
 
 
@@ -146,7 +147,8 @@ def _drain(device: Device) -> Iterator[Fault]:
     if main is None or main.capacity_bytes is None or rate is None:
         return
     time_s = main.capacity_bytes / rate
-    if not DRAIN_S[0] <= time_s <= DRAIN_S[1]:
+    least, most = PROCESSOR_DRAIN_S if device.kind == "cpu" else DRAIN_S
+    if not least <= time_s <= most:
         yield _fault(device, "hbm", f"reading all of it once would take {si(time_s, 's')}", "GB or TB, GB/s or TB/s?")
 
 

@@ -24,6 +24,7 @@ def command() -> None:
       iosim hardware list
       iosim hardware show h100-sxm5
       iosim hardware new my-chip.toml
+      iosim hardware new this-machine.toml --probe
       iosim hardware check
     """
 
@@ -141,18 +142,42 @@ def _show_text(device: Device) -> str:
 @command.command("new")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
-def new(file: Path, force: bool) -> None:
-    """Start a device file of your own from a commented template; then `iosim report --device FILE`."""
+@click.option("--probe", "probing", is_flag=True, help="Measure this machine's processor and write what was found.")
+@click.option("--cores", type=click.IntRange(min=1), metavar="N", help="With --probe: cores at work. Default: all.")
+def new(file: Path, force: bool, probing: bool, cores: int | None) -> None:
+    """Start a device file of your own; then `iosim report --device FILE`.
+
+    A commented template, or with --probe what this machine's processor has and does: caches, bandwidths, arithmetic.
+    """
     from iosim.cli.output import write_whole
     from iosim.errors import FileError, UsageError
     from iosim.machine import device_template
 
     if file.suffix != ".toml":
         raise UsageError(f"a device file ends with .toml, got {file.name!r}", "FILE")
+    if cores and not probing:
+        raise UsageError("cores are counted with --probe only", "--cores")
     if file.exists() and not force:
         raise FileError("exists already", str(file), "use --force to overwrite it")
+    if probing:
+        write_whole(file, _probed(cores).encode())
+        click.echo(f"wrote {file}; iosim report --device {file} --dtype fp32", err=True)
+        return
     write_whole(file, device_template(file.stem).encode())
     click.echo(f"wrote {file}; fill it in, then: iosim hardware check {file}", err=True)
+
+
+def _probed(cores: int | None) -> str:
+    from iosim.cli.progress import end_line, progress_line
+    from iosim.measure.probe_file import probed_text
+    from iosim.measure.system import read_system
+
+    system = read_system()
+    for what in system.missing:
+        click.echo(f"not readable here: {what}", err=True)
+    text = probed_text(system, cores, progress_line())
+    end_line()
+    return text
 
 
 @command.command("check")

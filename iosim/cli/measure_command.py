@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from iosim.measure.cases import Case
@@ -31,7 +31,7 @@ TIMES_SHARE = 0.6
     "name",
     default="",
     metavar="NAME|PATH",
-    help="Device file of this machine, written in each row. Default: by its name.",
+    help="Device file of this machine, written in each row. Default: by its name; a CPU is probed.",
 )
 @click.option(
     "--only", default="", metavar="NAME[,NAME]", help="Experiments (E1, use, ...) or runners (sdpa-flash, ...)."
@@ -90,18 +90,20 @@ def command(
 def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: float, counters: bool) -> None:
     from time import monotonic
 
+    from iosim.cli.progress import progress_line
+    from iosim.measure.boards import device_of
     from iosim.measure.counting import count
     from iosim.measure.measuring import measure
 
     start, machine = monotonic(), _machine(where)
     cases = _cases(where, machine, only)
-    device = name or _device(where, machine)
+    device = name or (_probed_here(path) if where == "cpu" else device_of(machine.facts()["board"]) or where)
     times = limit * TIMES_SHARE if counters else limit
-    _report(measure(machine, cases, path, device, times, _progress(), retry), path)
+    _report(measure(machine, cases, path, device, times, progress_line(), retry), path)
     if counters:
         machine.release()
         _report_counted(
-            count({case.key for case in cases}, path, _child(), limit - (monotonic() - start), _progress()), path
+            count({case.key for case in cases}, path, _child(), limit - (monotonic() - start), progress_line()), path
         )
 
 
@@ -134,16 +136,20 @@ def _cases(where: str, machine: Machine | None, only: str) -> list[Case]:
     return selected(every, words)
 
 
-def _device(where: str, machine: Machine) -> str:
-    from iosim.measure.boards import device_of
+def _probed_here(path: Path) -> str:
+    """The device file beside the CSV: of an earlier run, else one core of this machine, probed now."""
+    from iosim.cli.output import write_whole
+    from iosim.cli.progress import end_line, progress_line
+    from iosim.measure.probe_file import probed_text
+    from iosim.measure.system import read_system
 
-    return where if where == "cpu" else device_of(machine.facts()["board"]) or where
-
-
-def _progress() -> Callable[[str], None] | None:
-    if not sys.stderr.isatty():
-        return None
-    return lambda line: click.echo(f"\r\x1b[K{line[:100]}", err=True, nl=False)
+    beside = path.with_suffix(".device.toml")
+    if not beside.exists():
+        text = probed_text(read_system(), 1, progress_line())
+        end_line()
+        write_whole(beside, text.encode())
+        click.echo(f"probed this machine: {beside}", err=True)
+    return str(beside)
 
 
 def _child() -> list[str]:
@@ -212,10 +218,10 @@ def _report(outcome: Outcome, path: Path) -> None:
     Raises:
         KeyboardInterrupt: it was interrupted. AbsentError: the GPU stopped answering.
     """
+    from iosim.cli.progress import end_line
     from iosim.errors import AbsentError
 
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)
+    end_line()
     click.echo(
         f"{outcome.measured} cases measured, {outcome.failed} failed, {outcome.before} were in {path}, "
         f"{outcome.left} left for another run",
@@ -228,8 +234,9 @@ def _report(outcome: Outcome, path: Path) -> None:
 
 
 def _report_counted(counted: Counted, path: Path) -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)
+    from iosim.cli.progress import end_line
+
+    end_line()
     click.echo(f"{counted.counted} rows of {path} got their counters, {counted.left} left for another run", err=True)
     for name in counted.refused:
         click.echo(f"this Nsight Compute has no counter for {name}", err=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -35,3 +36,9 @@ def timing_of(times_s: Sequence[float]) -> Timing:
     ordered = sorted(times_s)
     last = len(ordered) - 1
     return Timing(ordered[last // 2], ordered[round(0.2 * last)], ordered[round(0.8 * last)], len(ordered))
+
+
+def core_clock() -> Callable[[], float]:
+    """Seconds that the calling thread has spent on a core, so that other programs' turns do not count; else seconds."""
+    precise = time.get_clock_info("thread_time").resolution <= 1e-6
+    return time.thread_time if precise else time.perf_counter

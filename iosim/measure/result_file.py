@@ -29,7 +29,7 @@ COLUMNS = (
 )  # fmt: skip
 #: runner -> the catalogue kernel whose schedule it has; probes are no attention
 SCHEDULES = {
-    "cpu-tiled": "flash2", "cpu-unfused": "unfused", "cpu-sdpa": "flash2", "sdpa-flash": "flash2", "sdpa-cudnn": "cudnn",
+    "cpu-tiled": "cpu-tiled", "cpu-unfused": "cpu-unfused", "cpu-sdpa": "cpu-flash", "sdpa-flash": "flash2", "sdpa-cudnn": "cudnn",
     "sdpa-efficient": "xformers", "sdpa-math": "unfused", "flex": "flex", "triton-tiled": "triton", "fa2": "flash2",
     "fa3": "flash3", "fa4": "flash4", **{name: f"probe-{name}" for name in PROBES},
 }  # fmt: skip

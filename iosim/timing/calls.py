@@ -94,15 +94,17 @@ class Calls:
         return 2.0 * self.batch * self.n_q * self.heads * (self.head_dim + self.head_dim_v)
 
 
-def calls_of(problem: Attention) -> Calls:
+def calls_of(problem: Attention, bits: int = 16) -> Calls:
     """One problem as calls of length one.
 
+    Args:
+        bits: of the element types that the model speaks of.
     Raises:
         AbsentError: a mask, element type or phase that the time model does not speak of.
     """
     mask, types = problem.mask, problem.types
-    if BITS[types.q] != 16 or BITS[types.kv] != 16:
-        raise AbsentError(f"the time model is calibrated for 16-bit tensors, not {types.q} with {types.kv} keys")
+    if BITS[types.q] != bits or BITS[types.kv] != bits:
+        raise AbsentError(f"the time model is calibrated for {bits}-bit tensors, not {types.q} with {types.kv} keys")
     if problem.shape.latent:
         raise AbsentError("the time model is not calibrated for latent attention")
     left, causal = _band(mask)

@@ -38,8 +38,22 @@ def expected_time(schedule: Schedule, device: Device, warm: bool = False, framew
     from iosim.timing.families import expected_parts
     from iosim.timing.work import BACKWARD, FORWARD
 
+    if device.kind == "cpu":
+        return _on_processor(schedule, device, warm)
     work = BACKWARD if schedule.problem.phase == "backward" else FORWARD
     parts = expected_parts(calls_of(schedule.problem), device, schedule.kernel, framework, warm, work=work)
+    breakdown = {name: float(value[0]) for name, value in parts.items() if value[0] != 0}
+    return Expected(sum(breakdown.values()), breakdown)
+
+
+def _on_processor(schedule: Schedule, device: Device, warm: bool) -> Expected:
+    from iosim.timing.calls import calls_of
+    from iosim.timing.processor import processor_parts
+
+    if schedule.problem.phase == "backward":
+        raise AbsentError("on a processor forward calls are timed")
+    tile = (schedule.tiling.rows, schedule.tiling.cols)
+    parts = processor_parts(calls_of(schedule.problem, 32), device, schedule.kernel, tile, warm)
     breakdown = {name: float(value[0]) for name, value in parts.items() if value[0] != 0}
     return Expected(sum(breakdown.values()), breakdown)
 

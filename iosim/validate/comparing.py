@@ -11,6 +11,7 @@ from iosim.errors import AbsentError, FileError
 from iosim.timing.calls import Flags, Floats
 from iosim.timing.families import expected_parts
 from iosim.timing.parts import total_s
+from iosim.timing.processor import processor_parts
 from iosim.timing.traffic import compulsory_bytes, floors_s, useful_flop
 from iosim.validate.calibrating import fitted_rows
 from iosim.validate.neighborhoods import expected_s, work_of
@@ -208,6 +209,8 @@ def check_unit(timings: Timings, floor_s: Floats) -> None:
 
 def _predicted(timings: Timings) -> tuple[Floats, str]:
     """(expectation per row, empty), or (nothing, why)."""
+    if timings.tiles:
+        return _on_processor(timings)
     if timings.dtype not in ("bf16", "fp16") or timings.kv_dtype not in ("bf16", "fp16"):
         return np.empty(0), f"calibrated for 16-bit tensors, not {timings.dtype} with {timings.kv_dtype} keys"
     try:
@@ -219,6 +222,21 @@ def _predicted(timings: Timings) -> tuple[Floats, str]:
     except AbsentError as error:
         return np.empty(0), error.faults[0].what
     return total_s(parts), ""
+
+
+def _on_processor(timings: Timings) -> tuple[Floats, str]:
+    """As `_predicted`, for compiled kernels whose tile is free."""
+    if {timings.dtype, timings.kv_dtype} != {"fp32"}:
+        return np.empty(0), "on a processor fp32 is timed"
+    made = np.empty(len(timings))
+    try:
+        for tile in dict.fromkeys(timings.tiles):
+            rows = np.array([each == tile for each in timings.tiles])
+            parts = processor_parts(timings.calls[rows], timings.device, timings.kernel, tile, timings.warm)
+            made[rows] = total_s(parts)
+    except AbsentError as error:
+        return np.empty(0), error.faults[0].what
+    return made, ""
 
 
 def _split(timings: Timings) -> Sequence[tuple[str, bool, Flags]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from iosim.errors import FileError, IosimError, UsageError, did_you_mean
+from iosim.masks import parse_tile
 from iosim.timing.calls import Calls, Floats, Ints
 from iosim.validate.predicting import Kind, read_kind
 from iosim.validate.rows import COUNTS, OPTIONAL, REQUIRED, Rows, check_header, read_rows
@@ -111,7 +112,8 @@ def _of_kind(words: tuple[str, ...], members: Ints, read: Rows, times: Floats, s
         kind = read_kind(words)
     except IosimError as error:
         return Table((), {error.faults[0].what: len(members)})
-    if kind.band is None or kind.phase == "backward" or kind.tile:
+    tiles = (_tile(kind.tile),) * members.size if kind.tile and kind.device.kind == "cpu" else ()
+    if kind.band is None or kind.phase == "backward" or (kind.tile and not tiles):
         return Table((), {OUTSIDE: len(members)})
     left, causal = kind.band
     shape = {name: read.numbers[name][members] for name in COUNTS}
@@ -121,9 +123,15 @@ def _of_kind(words: tuple[str, ...], members: Ints, read: Rows, times: Floats, s
     )  # fmt: skip
     timings = Timings(
         kind.device, kind.kernel, kind.framework, kind.types.q, kind.types.kv, kind.warm, calls, times[members],
-        source, where[members],
+        source, where[members], tiles=tiles,
     )  # fmt: skip
     return Table((timings,), {})
+
+
+def _tile(text: str) -> tuple[int, int]:
+    """Rows and keys of a tile on row-major tokens."""
+    tile = parse_tile(text)
+    return tile.rows, tile.cols
 
 
 def _bytes_of_kind(

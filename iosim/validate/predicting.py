@@ -255,7 +255,7 @@ def _single(
             "hbm_write_bytes": moved.traffic.write_bytes,
             "method": moved.method,
         }
-    if tile is not None:
+    if tile is not None and kind.device.kind != "cpu":  # a processor's model takes any tile
         why = "no expected time: calibrated for the kernel's own tiles"
         return {**made, "status": why if moved else status}
     expected, why = expectation(schedule, kind.device, kind.warm, kind.framework)

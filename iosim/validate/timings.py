@@ -12,7 +12,7 @@ from iosim.timing.calls import Calls, Flags, Floats, Ints
 from iosim.timing.work import FORWARD, Work
 from iosim.validate.predicting import Kind
 
-Key = tuple[str, str, str, str, str, bool, str, Work]
+Key = tuple[str, str, str, str, str, bool, str, Work, bool]
 
 #: columns of measured bytes -> (boundary, direction) as reports name them
 MOVED = {
@@ -61,11 +61,15 @@ class Timings:
     """passes that were timed"""
     layouts: tuple[Layout, ...] = ()
     """one per row where `calls` cannot hold the masks; `calls` then has the shape only"""
+    tiles: tuple[tuple[int, int], ...] = ()
+    """rows and keys, one pair per row where the model takes any tile: on processors"""
 
     def __getitem__(self, which: Ints | Flags) -> Timings:
-        kept = tuple(self.layouts[i] for i in np.arange(len(self))[which]) if self.layouts else ()
+        chosen = np.arange(len(self))[which].tolist()
+        kept = tuple(self.layouts[i] for i in chosen) if self.layouts else ()
+        tiles = tuple(self.tiles[i] for i in chosen) if self.tiles else ()
         return replace(
-            self, calls=self.calls[which], time_s=self.time_s[which], row=self.row[which], layouts=kept
+            self, calls=self.calls[which], time_s=self.time_s[which], row=self.row[which], layouts=kept, tiles=tiles
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class Timings:
     def key(self) -> Key:
         """What must agree for two tables to be one."""
         types = (self.dtype, self.kv_dtype)
-        return (self.device.key, self.kernel, self.framework, *types, self.warm, self.paper, self.work)
+        return (self.device.key, self.kernel, self.framework, *types, self.warm, self.paper, self.work, bool(self.tiles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +140,6 @@ def _concatenated(group: list[Timings]) -> Timings:
         time_s=np.concatenate([t.time_s for t in group]),
         row=np.concatenate([t.row for t in group]),
         layouts=tuple(layout for t in group for layout in t.layouts),
+        tiles=tuple(tile for t in group for tile in t.tiles),
         source=", ".join(dict.fromkeys(t.source for t in group)),
     )
