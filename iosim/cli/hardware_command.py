@@ -24,7 +24,6 @@ def command() -> None:
       iosim hardware list
       iosim hardware show h100-sxm5
       iosim hardware new my-chip.toml
-      iosim hardware new this-machine.toml --probe
       iosim hardware check
     """
 
@@ -148,6 +147,11 @@ def new(file: Path, force: bool, probing: bool, cores: int | None) -> None:
     """Start a device file of your own; then `iosim report --device FILE`.
 
     A commented template, or with --probe what this machine's processor has and does: caches, bandwidths, arithmetic.
+
+    \b
+    Examples:
+      iosim hardware new my-chip.toml
+      iosim hardware new this-machine.toml --probe
     """
     from iosim.cli.output import write_whole
     from iosim.errors import FileError, UsageError

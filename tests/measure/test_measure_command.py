@@ -94,7 +94,7 @@ def test_an_interrupted_run_keeps_its_rows_and_goes_on(tmp_path: Path, monkeypat
     monkeypatch.setattr(CpuMachine, "run", interrupted)
     small = [Case("cpu-tiled", batch, 2, 2, 16, 32, 32, "full", 16, 16, dtype="fp32") for batch in (1, 2, 3, 4)]
     monkeypatch.setattr("iosim.measure.cases.cpu_cases", lambda pytorch: small)
-    arguments = ["measure", "-o", str(path)]
+    arguments = ["measure", "--as", "epyc-9654", "-o", str(path)]
     assert run(arguments) == 130
     assert len(read_rows(path)) == 2
     half = path.read_bytes()
@@ -133,7 +133,27 @@ def test_the_list_shows_every_experiment(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_file_is_plain_csv(tmp_path: Path) -> None:
     path = tmp_path / "cpu.csv"
-    assert run(["measure", "--only", "cpu-tiled", "--budget", "0.01s", "-o", str(path)]) == 0
+    assert run(["measure", "--only", "cpu-tiled", "--budget", "0.01s", "--as", "epyc-9654", "-o", str(path)]) == 0
     with path.open(newline="") as handle:
         assert tuple(next(csv.reader(handle))) == COLUMNS
     assert os.listdir(tmp_path) == ["cpu.csv"]
+
+
+def test_a_processor_is_probed_once_and_its_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probed: list[int | None] = []
+
+    def text(system: object, cores: int | None, progress: object) -> str:
+        probed.append(cores)
+        return "# a device\n"
+
+    monkeypatch.setattr("iosim.measure.probe_file.probed_text", text)
+    small = [Case("cpu-tiled", 1, 2, 2, 16, 32, 32, "full", 16, 16, dtype="fp32")]
+    monkeypatch.setattr("iosim.measure.cases.cpu_cases", lambda pytorch: small)
+    path = tmp_path / "cpu.csv"
+    for _ in range(2):
+        assert run(["measure", "-o", str(path)]) == 0
+    assert probed == [1]  # our loops run on one core
+    assert read_rows(path)[0]["device"] == str(tmp_path / "cpu.device.toml")
+    assert capsys.readouterr().err.count("probed this machine") == 1
