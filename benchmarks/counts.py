@@ -96,6 +96,8 @@ SPECIAL = {
     "agent": {"mask": "full"}, "gla": {"mask": "causal"}, "delta-rule": {"mask": "causal"}, "mamba1": {"mask": "causal"},
     "lightning1": {"mask": "causal"}, "lightning2": {"mask": "causal"}, "stream-k": {"mask": "full"},
     "split-kv": {"mask": "full", "splits": 4, "tile_rows": 64, "tile_cols": 32},
+    "based": {"head_dim": 16, "mask": "causal"}, "prefix-linear": {"head_dim": 16, "mask": "causal"},
+    "rat": {"mask": "causal"}, "rat-decode": {"mask": "causal"}, "fast-attention-tiling-mask": {"mask": "causal"},
     "flashmla": {"mask": "full", "head_dim": 576, "head_dim_v": 512},
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def _heads(call: Call) -> int:
         raise UsageError("stream-k lines up heads of one mask; these have several", "--kernel", "split-kv")
     if decide(total_sums(problem, call.tiling).tile_pairs == 0):
         raise UsageError("no query sees a key, so there is no work to share out", "--mask")
-    return shape.batch * shape.heads // call.tiling.group
+    return most(1, shape.batch * shape.heads // call.tiling.group)
 
 
 def _uniform(call: Call) -> bool:

@@ -139,6 +139,9 @@ def test_walks_that_are_alike_are_counted_together(chosen: dict[str, object]) ->
     draw = np.random.default_rng(1)
     columns = {"seq_kv": (2 ** draw.uniform(7, 17, 3000)).astype(int), "batch": draw.integers(1, 65, 3000), "heads": 8}
     assert not count_many("stream-k", columns, settings=chosen).beyond.any()
+    columns["heads"] = 8 * draw.choice([1, 4, 8], 3000)
+    columns["kv_heads"] = draw.choice([1, 2, 8], 3000)
+    assert not count_many("stream-k", columns, phase="decode", settings=chosen).beyond.any()
     columns |= {"splits": 4, "tile_rows": 64, "tile_cols": 32}  # type: ignore[dict-item]
     assert not count_many("split-kv", columns, phase="decode").beyond.any()
 
