@@ -20,6 +20,7 @@ from iosim.timing.parts import (
     cache_write_s,
     copy_s,
     kept_share,
+    new_bytes,
     slowed,
     smooth_max,
     total_s,
@@ -34,6 +35,8 @@ OVERLAP = 8.0
 MOST_SPLIT_SEQUENCES = 992
 #: vLLM captures decode batches up to so many tokens as one graph and then caps the splits
 GRAPH_TOKENS, GRAPH_SPLITS = 512, 32
+#: the same for blocks and bytes of the cache write: blocks wait for their bytes in part
+WRITE_OVERLAP = 2.0
 #: rows up to which vLLM's fork uses one math warp group (hopper/heuristics.h, use_one_mma_wg). SGLang 0.5.14 runs a
 #: newer kernel than its public fork: that it does the same, with windows too, is read from the tables.
 SMALL_ROWS = 64
@@ -132,6 +135,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
     made = {
         "launch_s": _launch(plan, calls, c, framework) * rates.hbm_latency_s,
+        "cold_start_s": _cold_start(calls, rates, c, framework),
         "matrix_s": per_core * matrix,
         "softmax_s": per_core * softmax,
         "kv_stream_s": per_core * (tile - matrix - softmax),
@@ -142,7 +146,9 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     }
     if framework != "none":
         made["sequences_s"] = sequences_s(plan, calls, rates)
-        made["cache_write_s"] = copy_s(calls, rates, c) if framework == "sglang" else cache_write_s(calls, rates, c)
+        made["cache_write_s"] = (
+            copy_s(calls, rates, c) if framework == "sglang" else cache_write_s(calls, rates, c, WRITE_OVERLAP)
+        )
     made["power_s"] = placed.makespan_s * slowed(total_s(made), matrix / tile, c, framework)
     return made
 
@@ -154,6 +160,13 @@ def _launch(plan: Plan, calls: Calls, c: Mapping[str, float], framework: str) ->
     one_query = calls.decode & ~calls.local & (calls.head_dim > 64) & (calls.head_dim <= 128) & (framework == "vllm")
     made: Floats = c["launch"] + np.where(plan.combines, 0, c["second_launch"]) + one_query * c["causal_query"]
     return made
+
+
+def _cold_start(calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Floats:
+    """What starts take longer where the bytes of the call have swept its own code and tables out of the last cache."""
+    if framework == "none":
+        return (1 - kept_share(calls, rates)) * c["cold_start"] * rates.hbm_latency_s / 2
+    return (1 - kept_share(calls, rates, new_bytes(calls))) * c["cold_start"] * rates.hbm_latency_s
 
 
 def _softmax(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Floats:

@@ -53,12 +53,15 @@ def bytes_s(moved: Floats, kept: Floats, rates: Rates) -> Floats:
     return made
 
 
-def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
+def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float], order: float = np.inf) -> Floats:
     """The framework's own kernel that copies new keys and values into the paged cache: a block per token.
 
     The slowest of its waves (a fixed latency and one that grows with the square of the threads, which share the
     core), the start of its blocks, and its bytes (K and V, read and written: at the last cache's rate for the share
     that it still holds).
+
+    Args:
+        order: of the smooth maximum of blocks and bytes; infinite: the larger.
     """
     width = calls.kv_heads * calls.head_dim
     threads = np.minimum(width, 512)
@@ -67,14 +70,19 @@ def cache_write_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     wave = (c["write_wave"] + c["write_threads"] * (threads / 512) ** 2) / rates.clock_hz
     waves_s = tokens / (rates.cores * resident) * wave
     launched_s = tokens / (BLOCKS_PER_CLK * rates.clock_hz)
-    made: Floats = np.maximum.reduce([waves_s, launched_s, copy_s(calls, rates, c)])
-    return made
+    return smooth_max(order, np.maximum(waves_s, launched_s), copy_s(calls, rates, c))
 
 
 def copy_s(calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
     """New keys and values read once and written once."""
-    moved = 4.0 * calls.batch * calls.n_q * calls.kv_heads * (calls.head_dim + calls.head_dim_v)
-    return bytes_s(moved, kept_share(calls, rates, moved / 2), rates) / c["write_bandwidth"]
+    new = new_bytes(calls)
+    return bytes_s(2 * new, kept_share(calls, rates, new), rates) / c["write_bandwidth"]
+
+
+def new_bytes(calls: Calls) -> Floats:
+    """16-bit keys and values of the call's own tokens, which the framework copies into the cache."""
+    made: Floats = 2.0 * calls.batch * calls.n_q * calls.kv_heads * (calls.head_dim + calls.head_dim_v)
+    return made
 
 
 def slowed(call_s: Floats, busy: Floats, c: Mapping[str, float], framework: str) -> Floats:

@@ -26,10 +26,10 @@ SAMPLE = Path(__file__).resolve().parents[2] / "measurements" / "aiconfigurator-
 #: the whole table (docs/accuracy.md), and half as much again for the scatter of so few rows
 GATE = {
     ("a100-sxm-80gb", "prefill", False): 0.033, ("a100-sxm-80gb", "decode", False): 0.042,
-    ("h100-sxm5", "prefill", False): 0.04, ("h100-sxm5", "decode", False): 0.042,
-    ("h100-sxm5", "prefill", True): 0.07, ("h100-sxm5", "decode", True): 0.06,
-    ("h200-sxm", "prefill", False): 0.04, ("h200-sxm", "decode", False): 0.048,
-    ("h200-sxm", "prefill", True): 0.055, ("h200-sxm", "decode", True): 0.06,
+    ("h100-sxm5", "prefill", False): 0.035, ("h100-sxm5", "decode", False): 0.04,
+    ("h100-sxm5", "prefill", True): 0.045, ("h100-sxm5", "decode", True): 0.06,
+    ("h200-sxm", "prefill", False): 0.035, ("h200-sxm", "decode", False): 0.043,
+    ("h200-sxm", "prefill", True): 0.04, ("h200-sxm", "decode", True): 0.055,
     ("b200-sxm", "prefill", False): 0.04, ("b200-sxm", "decode", False): 0.045,
     ("b200-sxm", "prefill", True): 0.065, ("b200-sxm", "decode", True): 0.05,
     ("b300-sxm", "prefill", False): 0.065, ("b300-sxm", "decode", False): 0.065,
