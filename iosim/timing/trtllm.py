@@ -27,7 +27,7 @@ from iosim.timing.parts import (
 from iosim.timing.plan import Plan, ceil_div, place
 from iosim.timing.rates import Rates
 
-#: order of the smooth maximum of matrix units and softmax, and of arithmetic and streams
+#: order of the smooth maximum of matrix units and softmax, and of arithmetic and streams: larger ones fit as well
 OVERLAP = 6.0
 #: keys below which a decode item is not split further: two steps of 256
 SPLIT_KEYS = 512
@@ -82,7 +82,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "imbalance_s": np.where(calls.decode, 0.0, makespan - each * tile - items_s),
         "kv_stream_s": np.where(calls.decode, makespan - each * tile - items_s, 0.0),
         "power_s": np.where(calls.decode, 0, makespan * slowdown(makespan, matrix / tile, c["power"], rates)),
-        "hbm_s": c["exposed_bytes"] * bytes_s(moved, kept, rates),
+        "hbm_s": smooth_max(OVERLAP, makespan, bytes_s(moved, kept, rates) / c["hbm_efficiency"]) - makespan,
         "combine_s": _reduce(plan, c) * rates.hbm_latency_s,
     }
     if framework != "none":
