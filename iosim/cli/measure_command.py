@@ -91,10 +91,18 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     from time import monotonic
 
     from iosim.cli.progress import progress_line
+    from iosim.errors import FileError
+    from iosim.machine import load_device
     from iosim.measure.boards import device_of
     from iosim.measure.counting import count
     from iosim.measure.measuring import measure
+    from iosim.measure.result_file import read_rows
 
+    if not path.parent.is_dir():
+        raise FileError("no such folder", str(path.parent), "make it first")
+    if name:
+        load_device(name)
+    read_rows(path)  # a file of something else is refused before anything takes time
     start, machine = monotonic(), _machine(where)
     cases = _cases(where, machine, only)
     device = name or (_probed_here(path) if where == "cpu" else device_of(machine.facts()["board"]) or where)

@@ -148,7 +148,7 @@ def _tiled(machine: CudaMachine, case: Case) -> Call:
     counters = machine.torch.zeros((COUNTERS, 4), dtype=machine.torch.int32, device=machine.place)
     turn = itertools.count()
     sides = _sides(machine, case) if case.pick == "sides" else None
-    call = Call(lambda: None, (q, k, v), lambda made: made[0])
+    about: dict[str, object] = {}
     sweep_s = 0.0
 
     def run() -> Any:
@@ -157,7 +157,7 @@ def _tiled(machine: CudaMachine, case: Case) -> Call:
             counters.zero_()
         kernel = tiled_attention(q, k, v, out, case, machine.cores, counters[number], sides, sweep_s)
         shared = getattr(getattr(kernel, "metadata", None), "shared", "")
-        call.about.update(registers=getattr(kernel, "n_regs", ""), shared_bytes=shared)
+        about.update(registers=getattr(kernel, "n_regs", ""), shared_bytes=shared)
         return out
 
     if case.stagger:
@@ -165,8 +165,7 @@ def _tiled(machine: CudaMachine, case: Case) -> Call:
         programs, arguments, _ = launch_of(case, machine.cores)
         rounds = -(-arguments["items"] // programs)
         sweep_s = min(machine.times(run, None, 0.0)) / rounds
-    call.run = run
-    return call
+    return Call(run, (q, k, v), lambda made: made[0], about)
 
 
 def _lend_memory(machine: CudaMachine) -> None:

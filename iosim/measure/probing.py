@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from iosim.errors import CheckError
+from iosim.errors import CheckError, UsageError
 from iosim.measure.system import System
 
 KIB = 1 << 10
@@ -98,9 +98,11 @@ def probe(
         cores: how many work at once; all that may be used by default.
         meter: times tasks; `iosim.measure.probe_tasks.Stopwatch` here, a made-up machine in tests.
     Raises:
-        CheckError: a rate of nothing.
+        CheckError: a rate of nothing. UsageError: more cores than this program may use.
     """
-    count = min(cores or system.cores, system.cores)
+    count = cores or system.cores
+    if count > system.cores:
+        raise UsageError(f"this program may use {system.cores} cores, not {count}", "--cores")
     say = progress or (lambda line: None)
     say("clock and arithmetic")
 

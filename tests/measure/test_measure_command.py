@@ -65,6 +65,7 @@ def test_no_gpu_and_no_profiler_are_exit_4(
         (["--device", "cuda", "--only", "E11", "-o", "x.csv"], "no case is called"),
         (["--device", "cpu", "--only", "cpu-tilled", "-o", "x.csv"], "cpu-tiled"),
         (["--device", "cpu"], "where to"),
+        (["--device", "cpu", "--as", "h1000", "-o", "x.csv"], "h1000"),
         (["--device", "cpu", "-o", "x.json"], "writes CSV"),
         (["--device", "cpu", "-o", "x.csv", "--budget", "soon"], "not a time"),
         (["--device", "gpu", "-o", "x.csv"], "gpu"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iosim.cli import run
-from iosim.errors import CheckError
+from iosim.errors import CheckError, UsageError
 from iosim.machine import check_device, load_device
 from iosim.measure.aligned import aligned
 from iosim.measure.probe_file import device_text
@@ -63,7 +63,8 @@ def test_one_core(tmp_path: Path) -> None:
     assert device.cores == 1
     assert device.bandwidth_bytes_per_s("hbm") == pytest.approx(20e9)
     assert device.facts["exp.fp32.measured[0]"].value == pytest.approx(0.5e9)
-    assert probe(SYSTEM, meter, 99).cores == 8
+    with pytest.raises(UsageError, match="8 cores, not 99"):
+        probe(SYSTEM, meter, 99)
 
 
 def test_hidden_caches_are_found_by_their_latency(tmp_path: Path) -> None:
