@@ -99,7 +99,8 @@ def count(
             if say:
                 say(f"counting {len(batch)} of {len(waiting)} {state} rows")
             launches = _profile(ncu, list(batch), child, CACHE_CONTROL[state], left_s, chosen, made.refused)
-            made.counted += _fill(batch, launches)
+            if launches or budget_s - (time.monotonic() - start) > 0:  # a spent budget says nothing of the next row
+                made.counted += _fill(batch, launches)
             write_rows(path, rows)
             size = BATCH
     return made
@@ -129,15 +130,20 @@ def _uncounted(row: Row) -> bool:
 
 
 def _fill(batch: Mapping[str, Row], launches: Iterable[Launch]) -> int:
-    """Counters into the rows of a batch; a row without a launch says so."""
+    """Counters into the rows of a batch, in the order of its run; how many got them.
+
+    A row without a launch is not asked for again where a later one has some, and where it is the first behind the last
+    that has: there the program ended. What comes after that did not have its turn.
+    """
     found: dict[str, list[Launch]] = {label: [] for label in batch}
     for launch in launches:
         if (label := _label(launch)) in found:
             found[label].append(launch)
-    for label, rows in found.items():
+    last = max((number for number, rows in enumerate(found.values()) if rows), default=-1)
+    for number, (label, rows) in enumerate(found.items()):
         row = batch[label]
         if not rows:
-            row["profile_error"] = "no launch was profiled"
+            row["profile_error"] = "no launch was profiled" if number <= last + 1 else ""
             continue
         names = dict.fromkeys(launch.kernel for launch in rows)
         row |= {name: f"{value:.9g}" for name, value in totals(rows).items()}

@@ -107,6 +107,20 @@ def test_a_case_without_a_launch_is_not_asked_for_again(
     assert count({CASES[0].key}, path, CHILD, 60).counted == 0
 
 
+def test_a_program_that_ends_early_leaves_the_rest_for_the_next_run(
+    path: Path, fake_ncu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fifth case kills the program each time: its row says so, all others are counted."""
+    ranges = tmp_path / "ranges"
+    ranges.write_text(" ".join(case.label for case in CASES if case.batch != 6))
+    monkeypatch.setenv("FAKE_TORCH_RANGES", str(ranges))
+    monkeypatch.setenv("FAKE_NCU_ENDS_AT", CASES[5].label)
+    made = count({case.key for case in CASES}, path, CHILD, 60)
+    assert made.counted == 2 * 13
+    errors = {row["batch"]: row["profile_error"] for row in cold(path)}
+    assert {batch for batch, error in errors.items() if error} == {"6"}
+
+
 def test_a_spent_budget_leaves_rows(path: Path, fake_ncu: Path) -> None:
     made = count({case.key for case in CASES}, path, CHILD, 0)
     assert (made.counted, made.left) == (0, 28)
