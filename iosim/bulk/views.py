@@ -96,8 +96,8 @@ class ManyBands(Band):
             object.__setattr__(self, "tiles", BandTiles(self, tiling))
         return self.tiles  # type: ignore[attr-defined]
 
-    def visits(self, tiling: Any) -> Any:
-        """Tiles one by one: no closed form knows what is asked for."""
+    def walks(self, tiling: Any) -> Any:
+        """Q tile by Q tile: no closed form knows what is asked for."""
         raise OneByOneError
 
     def __str__(self) -> str:

@@ -21,7 +21,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from itertools import accumulate
 
 from iosim.errors import UsageError
 from iosim.exact import decide, most
@@ -80,8 +79,8 @@ def line_of(call: Call) -> Line:
         tiles = head_sums(call).q_tiles
         each = tuple(min(rows, rows_all - tile * rows) for tile in range(tiles))
         return Line(heads, tuple(sums.longest * (tile + 1) for tile in range(tiles)), each, tile_major)
-    visits = problem.masks()[0][0].visits(call.tiling)
-    return Line(heads, tuple(accumulate(visits.per_tile().tolist())), tuple(visits.q_rows.tolist()), tile_major)
+    walks, rows_of = problem.masks()[0][0].walks(call.tiling)
+    return Line(heads, tuple(walks.cumsum().tolist()), tuple(rows_of.tolist()), tile_major)
 
 
 @lru_cache(maxsize=8)

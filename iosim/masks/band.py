@@ -121,6 +121,13 @@ class Band(RunMask):
 
         return band_sums(self, tiling)
 
+    def walks(self, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if not tiling.flat:
+            return super().walks(tiling)
+        from iosim.masks.band_tiles import band_walks
+
+        return band_walks(self, tiling)
+
     def spans(self, first: Ints, last: Ints) -> tuple[Runs, Runs]:
         import numpy as np
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iosim.exact import bounded, ceil_div, choose, least, most, most_over
 from iosim.masks.sums import clamped_floor_sum, ranged_floor_sum, steps_below
@@ -15,6 +15,9 @@ from iosim.masks.tiling import Tiling
 from iosim.masks.visits import TileSums
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from iosim.masks.band import Band
 
 
@@ -22,6 +25,17 @@ def band_sums(band: Band, tiling: Tiling) -> TileSums:
     """Tile sums on row-major tokens."""
     tiles = BandTiles(band, tiling)
     return TileSums(*(getattr(tiles, name) for name in TileSums.__dataclass_fields__))
+
+
+def band_walks(band: Band, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`Mask.walks` on row-major tokens: the formula of one Q tile on all of their numbers."""
+    import numpy as np
+
+    tiles = BandTiles(band, tiling)
+    rows = np.full(tiles.q_tiles, tiles.tile)
+    rows[-1] = tiles.ragged
+    index: Any = np.arange(tiles.q_tiles)
+    return np.broadcast_to(np.asarray(tiles.visit(index)[0]), rows.shape), rows
 
 
 def split_rows(band: Band, tiling: Tiling, per_split: int) -> int:
@@ -129,14 +143,14 @@ class BandTiles:
     @cached_property
     def last(self) -> tuple[int, int]:
         """(KV tiles, keys in them) that the last Q tile visits."""
-        return self._visit(self.count)
+        return self.visit(self.count)
 
     @cached_property
     def ragged(self) -> int:
         """Its rows."""
         return most(1, least(self.tile, self.rows_all - self.count * self.tile))
 
-    def _visit(self, index: int) -> tuple[int, int]:
+    def visit(self, index: int) -> tuple[int, int]:
         """(KV tiles, keys in them) that Q tile `index` visits: the sinks' apart from the band's, and the band's."""
         band, width, tops = self.band, self.width, self.kv_tiles
         begin = index * self.tile
@@ -208,7 +222,7 @@ class BandTiles:
         meet = least(self.count, most(0, meet))
         begin = most(0, meet - _period(self.tile, self.period) - 1)
         end = least(meet + 2, self.count) + 1
-        return most_over(end - begin, lambda step: self._visit(least(begin + step, self.count))[0])
+        return most_over(end - begin, lambda step: self.visit(least(begin + step, self.count))[0])
 
     @cached_property
     def whole_pairs(self) -> int:

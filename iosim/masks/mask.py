@@ -113,6 +113,11 @@ class Mask(ABC):
 
         return evaluated_visits(self, tiling)
 
+    def walks(self, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """((T_q,) KV tiles that each Q tile visits, (T_q,) its rows)."""
+        visits = self.visits(tiling)
+        return visits.per_tile(), visits.q_rows
+
     def sums(self, tiling: Tiling) -> TileSums:
         """Sums over visited tile pairs."""
         if tiling not in self._sums:

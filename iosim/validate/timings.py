@@ -79,7 +79,16 @@ class Timings:
     def key(self) -> Key:
         """What must agree for two tables to be one."""
         types = (self.dtype, self.kv_dtype)
-        return (self.device.key, self.kernel, self.framework, *types, self.warm, self.paper, self.work, bool(self.tiles))
+        return (
+            self.device.key,
+            self.kernel,
+            self.framework,
+            *types,
+            self.warm,
+            self.paper,
+            self.work,
+            bool(self.tiles),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,3 +51,12 @@ def test_a_window_of_a_million_tokens_takes_no_loop_over_tiles() -> None:
     full = n // 16 - width // 16  # tiles whose window lies within the keys
     assert sums.tile_pairs == full * (width // 16 + 1) + (width // 16) * (width // 16 + 1) // 2
     assert sums.whole_pairs == full * (width // 16 - 1) + (width // 16) * (width // 16 - 1) // 2
+
+
+def test_walks_equal_those_of_the_visited_tiles() -> None:
+    draw = random.Random(2)
+    for _ in range(300):
+        mask, tiling = band(draw, 60), Tiling((draw.randint(1, 20),), (draw.randint(1, 9),), draw.randint(1, 4))
+        walks, rows = mask.walks(tiling)
+        visits = mask.visits(tiling)
+        assert (walks.tolist(), rows.tolist()) == (visits.per_tile().tolist(), visits.q_rows.tolist())
