@@ -15,7 +15,7 @@ import numpy as np
 from iosim.timing.calls import UNBOUNDED, Calls, Flags, Floats, Ints
 from iosim.timing.fa2_memory import Memory, copies_s
 from iosim.timing.kernels import GRID, wave_splits
-from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, cache_write_s, slowdown, smooth_max
+from iosim.timing.parts import SCORE_INSTRUCTIONS, Parts, cache_write_s, cold_start_s, slowdown, smooth_max
 from iosim.timing.plan import Plan, ceil_div, decode_waves, pick, place
 from iosim.timing.rates import Rates
 
@@ -113,6 +113,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     pieces = c["combine"] * rates.launch_s + c["combine_split"] * plan.splits * rates.hbm_latency_s
     made = {
         "launch_s": launch if framework != "none" else launch / 2,
+        "cold_start_s": cold_start_s(calls, rates, c, framework),
         "matrix_s": each * 2 * cycles.product,
         "softmax_s": each * cycles.softmax,
         "kv_stream_s": each * (cycles.tile - 2 * cycles.product - cycles.softmax),

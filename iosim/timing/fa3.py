@@ -18,9 +18,9 @@ from iosim.timing.parts import (
     Parts,
     bytes_s,
     cache_write_s,
+    cold_start_s,
     copy_s,
     kept_share,
-    new_bytes,
     slowed,
     smooth_max,
     total_s,
@@ -135,7 +135,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
     made = {
         "launch_s": _launch(plan, calls, c, framework) * rates.hbm_latency_s,
-        "cold_start_s": _cold_start(calls, rates, c, framework),
+        "cold_start_s": cold_start_s(calls, rates, c, framework),
         "matrix_s": per_core * matrix,
         "softmax_s": per_core * softmax,
         "kv_stream_s": per_core * (tile - matrix - softmax),
@@ -160,13 +160,6 @@ def _launch(plan: Plan, calls: Calls, c: Mapping[str, float], framework: str) ->
     one_query = calls.decode & ~calls.local & (calls.head_dim > 64) & (calls.head_dim <= 128) & (framework == "vllm")
     made: Floats = c["launch"] + np.where(plan.combines, 0, c["second_launch"]) + one_query * c["causal_query"]
     return made
-
-
-def _cold_start(calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Floats:
-    """What starts take longer where the bytes of the call have swept its own code and tables out of the last cache."""
-    if framework == "none":
-        return (1 - kept_share(calls, rates)) * c["cold_start"] * rates.hbm_latency_s / 2
-    return (1 - kept_share(calls, rates, new_bytes(calls))) * c["cold_start"] * rates.hbm_latency_s
 
 
 def _softmax(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Floats:

@@ -85,6 +85,13 @@ def new_bytes(calls: Calls) -> Floats:
     return made
 
 
+def cold_start_s(calls: Calls, rates: Rates, c: Mapping[str, float], framework: str) -> Floats:
+    """What starts take longer where the bytes of the call have swept its own code and tables out of the last cache."""
+    if framework == "none":
+        return (1 - kept_share(calls, rates)) * c["cold_start"] * rates.hbm_latency_s / 2
+    return (1 - kept_share(calls, rates, new_bytes(calls))) * c["cold_start"] * rates.hbm_latency_s
+
+
 def slowed(call_s: Floats, busy: Floats, c: Mapping[str, float], framework: str) -> Floats:
     """How much longer the kernel takes in the mean repetition once the board has lowered its clock to its limit.
 

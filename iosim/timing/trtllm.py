@@ -18,6 +18,7 @@ from iosim.timing.parts import (
     Parts,
     bytes_s,
     cache_write_s,
+    cold_start_s,
     copy_s,
     kept_share,
     replay_s,
@@ -72,7 +73,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     busy = np.minimum(items, rates.cores)
     each = tiles / busy / clock
     items_s = items * item / busy / clock
-    moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
+    moved = np.where(calls.decode, 0.0, calls.qo_bytes + calls.kv_bytes)  # decode's are in the stream of its cores
     launch = np.full(len(calls), c["launch"] * rates.hbm_latency_s + rates.host_launch_s)
     made = {
         "launch_s": launch if framework != "none" else launch / 2,
@@ -83,6 +84,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "kv_stream_s": np.where(calls.decode, makespan - each * tile - items_s, 0.0),
         "power_s": np.where(calls.decode, 0, makespan * slowdown(makespan, matrix / tile, c["power"], rates)),
         "hbm_s": smooth_max(OVERLAP, makespan, bytes_s(moved, kept, rates) / c["hbm_efficiency"]) - makespan,
+        "cold_start_s": cold_start_s(calls, rates, c, framework),
         "combine_s": _reduce(plan, c) * rates.hbm_latency_s,
     }
     if framework != "none":
@@ -126,7 +128,7 @@ def _makespan(
         one = item + ceil_div(walked, plan.splits) * alone
         cold = (1 - kept) / (c["hbm_efficiency"] * rates.hbm_bytes_per_s)
         warm = kept / (c["l2_efficiency"] * rates.l2_bytes_per_s)
-        streamed = calls.kv_bytes * (cold + warm) + (1 - kept) * c["first_misses"] * rates.hbm_latency_s
+        streamed = (calls.kv_bytes + calls.qo_bytes) * (cold + warm)
         waves = smooth_max(OVERLAP, ceil_div(plan.items(calls), rates.cores) * one / clock, streamed)
         made = np.where(calls.decode, waves, made)
         tiles = np.where(calls.decode, calls.batch * plan.heads * plan.blocks(calls) * walked, tiles)
