@@ -173,7 +173,7 @@ class CudaMachine:
         torch, group = self.torch, case.heads // case.kv_heads
         result, errors = call.result(made), []
         rows = torch.linspace(0, case.seq_q - 1, min(64, case.seq_q), device=self.place).long()
-        for batch, head in {(0, 0), (case.batch - 1, case.heads - 1)}:
+        for batch, head in dict.fromkeys([(0, 0), (case.batch - 1, case.heads - 1)]):
             q, k, v = (
                 each[batch, index].float()
                 for each, index in zip(call.tensors, (head, head // group, head // group), strict=True)

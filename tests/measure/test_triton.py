@@ -120,11 +120,15 @@ def test_every_choice_computes_attention_on_a_gpu() -> None:
 @pytest.mark.parametrize("cores", [1, 3, 132])
 def test_every_item_is_run_once_by_somebody(cores: int) -> None:
     for case in interpreted_cases():
-        programs, arguments, _ = launch_of(case, cores)
+        programs, arguments, fixed = launch_of(case, cores)
         items = case.batch * case.heads * -(-case.seq_q // case.tile_q)
         assert arguments["items"] == items
         assert programs == (items if case.pick == "item" else min(items, 2 * cores))
-        section = section_heads(case)
+        heads = case.batch * case.heads
+        section = {"head-major": 1, "longest-first": 1, "row-major": heads, "sections:5": min(5, heads)}[case.grid]
+        assert arguments["section"] == section_heads(case) == section
+        assert fixed["descending"] == (case.grid in ("longest-first", "sections:5"))
+        assert arguments["slots"] == cores * max(1, case.per_core)
         seen = {place_of(item, section, case) for item in range(items)}
         assert len(seen) == items
 
