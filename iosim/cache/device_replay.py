@@ -85,8 +85,10 @@ def concurrency_of(schedule: Schedule, device: Device | None, options: ReplayOpt
 
 
 def _whole(heads: str) -> int:
-    """N of sections:N; 0, which is refused, where it is no number."""
-    return int(heads) if heads.isascii() and heads.isdigit() else 0
+    """N of sections:N."""
+    if not (heads.isascii() and heads.isdigit() and 0 < int(heads) < 1 << 31):
+        raise UsageError(f"{heads[:20]!r} is no number of heads", "--grid-order", "write sections:8")
+    return int(heads)
 
 
 def residency(schedule: Schedule, device: Device) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from iosim.cli import run
 from iosim.measure.cases import Case, case_of
 from iosim.measure.clock import Measured, Timing
 from iosim.measure.experiments import Board, cuda_cases
@@ -69,3 +70,10 @@ def test_every_case_can_be_read_off_its_range() -> None:
     for case in cuda_cases(Board(packages=frozenset(["fa3"]))):
         assert case_of(f'1 "<default domain>:{case.label}:none:none" ') == replace(case, experiment="")
         assert case_row(case, "x")["case"] == case.key
+
+
+@pytest.mark.parametrize("order", ["sections:x", "sections:0", "sections:-1", "section:4"])
+def test_sections_of_no_heads_are_refused(order: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ["--heads", "8", "--head-dim", "64", "--seq", "256", "--device", "a100-sxm-80gb"]
+    assert run(["simulate", "--kernel", "triton", *shape, "--grid-order", order]) == 2
+    assert "--grid-order" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 from iosim.errors import AbsentError, CheckError, UsageError
 from iosim.measure.boards import NAMES, device_of
 from iosim.measure.cases import PROBES, Case
-from iosim.measure.cuda import CudaMachine
+from iosim.measure.cuda import Clock, CudaMachine
 from iosim.measure.cuda_calls import BACKENDS, OTHERS, make_call, split_in_two
 from iosim.measure.experiments import MIB, PACKAGES, Board, cuda_cases, selected
 from iosim.measure.measuring import measure
@@ -70,6 +70,23 @@ def test_a_profiled_call_is_alone_in_its_range(machine: CudaMachine, fake_torch:
     assert ["call", SMALL.label, "start", "call", "stop", "pop"] == fake_torch.LOG
     assert ":" not in SMALL.label
     assert " " not in SMALL.label
+
+
+def test_a_slow_driver_is_seldom_asked_for_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [0.0], []
+
+    def ask(query: str) -> str:
+        now[0] += 2.0
+        asked.append(query)
+        return str(1980 - len(asked))
+
+    monkeypatch.setattr("iosim.measure.cuda.time.monotonic", lambda: now[0])
+    clock, seen = Clock(ask), []
+    for _ in range(10):
+        now[0] += 10.0
+        seen.append(clock.now())
+    assert len(asked) == 3  # 2 of every 42 seconds
+    assert seen == ["1979"] * 4 + ["1978"] * 4 + ["1977"] * 2
 
 
 def test_probes_move_what_they_say(machine: CudaMachine) -> None:
