@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -172,16 +172,17 @@ def moved(problem: Attention, tensor: str, read: int = 0, write: int = 0) -> Mov
     return Moved(tensor, problem.types.bits(tensor), read, write)
 
 
-def visited_work(problem: Attention, sums: TileSums, mma_rows: int) -> Work:
+def visited_work(problem: Attention, sums: TileSums, mma_rows: int, delivered: Iterable[Moved]) -> Work:
     """Arithmetic of a flash-like forward pass over the visited tiles.
 
-    Shared memory: Q, K and V operands are read per tile, K and V once per `mma_rows` rows, and every tile
-    delivered is written once (FlashAttention-4 section 3 counts the same for one 128 x 128 tile: 96 KiB).
+    Shared memory: Q, K and V operands are read per tile, K and V once per `mma_rows` rows of all tiles together
+    (FlashAttention-4 section 3 counts the same for one 128 x 128 tile: 96 KiB), and every word of Q, K and V that is
+    `delivered` is written once.
     """
     shape, bits = problem.shape, problem.types.bits
     q_bits, kv_bits = shape.head_dim * bits("Q"), shape.head_dim * bits("K") + shape.head_dim_v * bits("V")
     operands = sums.query_rows * q_bits + -(-sums.area // mma_rows) * kv_bits
-    copied = sums.active_query_rows * q_bits + sums.key_rows * kv_bits
+    copied = sum(moved.read_elements * moved.bits for moved in delivered if moved.tensor in ("Q", "K", "V"))
     return Work(
         tile_pairs=sums.tile_pairs,
         flop=problem.flop(),

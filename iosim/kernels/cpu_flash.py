@@ -116,7 +116,7 @@ def forward(call: Call) -> tuple[Launch, ...]:
     traffic = cache_traffic(call, capacity)
     sums = total_sums(call.problem, call.tiling)
     nearest = cache_traffic(call, call.private[0][1]).total_bytes if call.private else 0
-    work = replace(visited_work(call.problem, sums, 1), shared_bytes=nearest)
+    work = replace(visited_work(call.problem, sums, 1, ()), shared_bytes=nearest)
     return (Launch("forward", sums.q_tiles, traffic, work, _program(call, met(call, capacity))),)
 
 

@@ -33,7 +33,7 @@ def forward(call: Call) -> tuple[Launch, ...]:
         moved(problem, "l", sums.query_rows, sums.query_rows + start),
         moved(problem, "m", sums.query_rows, sums.query_rows + start),
     )
-    work = visited_work(problem, sums, call.number("mma_rows"))
+    work = visited_work(problem, sums, call.number("mma_rows"), tensors)
     return (Launch("forward", shape.batch * shape.heads, Traffic(tensors), work, _program(call)),)
 
 

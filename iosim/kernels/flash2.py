@@ -47,7 +47,7 @@ def forward(call: Call) -> tuple[Launch, ...]:
     ]
     if call.settings.get("lse"):
         tensors.append(moved(problem, "LSE", write=rows))
-    work = visited_work(problem, sums, call.number("mma_rows"))
+    work = visited_work(problem, sums, call.number("mma_rows"), tensors)
     work = replace(work, exp_software=work.exp * int(call.settings.get("software_exp", 0)) // 128)
     return (Launch("forward", sums.q_tiles, Traffic(tuple(tensors)), work, q_outer_program(call)),)
 

@@ -59,12 +59,10 @@ def forward(call: Call) -> tuple[Launch, ...]:
     ]
     if call.flag("lse"):
         tensors.append(moved(problem, "LSE", write=rows))
-    once = visited_work(problem, sums, call.number("mma_rows"))
+    once = visited_work(problem, sums, call.number("mma_rows"), tensors)
     scores = 2 * shape.head_dim * sums.area
     again = sums.query_rows * shape.head_dim * problem.types.bits("Q")
-    again = again + (-(-sums.area // call.number("mma_rows")) + sums.key_rows) * shape.head_dim * problem.types.bits(
-        "K"
-    )
+    again = again + -(-sums.area // call.number("mma_rows")) * shape.head_dim * problem.types.bits("K")
     work = replace(
         once,
         tile_pairs=times * once.tile_pairs,

@@ -67,7 +67,7 @@ def forward(call: Call) -> tuple[Launch, ...]:
         tensors.append(moved(problem, "LSE", write=rows))
     two_d, _ = array_work(call, sums, passes(call), again, exponentials(call))
     work = replace(
-        visited_work(problem, sums, 1),
+        visited_work(problem, sums, 1, ()),
         flop_executed=two_d.flop,
         exp=exponentials(call) * sums.area,
         exp_rescale=sums.query_rows if passes(call) < 3 else 0,

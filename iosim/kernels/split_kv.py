@@ -107,7 +107,7 @@ def launches(call: Call) -> tuple[Launch, ...]:
             *partial,
         )
     )
-    work = visited_work(problem, sums, call.number("mma_rows"))
+    work = visited_work(problem, sums, call.number("mma_rows"), main.moved)
     return (
         Launch("main", sums.q_tiles * splits, main, work, _main_program(call, splits)),
         _combine(call, partial, split_rows),

@@ -176,7 +176,8 @@ def _main(call: Call, cut_rows: int, written: int, read: int, whole: int = 0) ->
     ]
     if call.flag("lse"):
         tensors.append(moved(problem, "LSE", write=rows))
-    return Traffic(tuple(tensors)), visited_work(problem, sums, call.number("mma_rows")) + Work(exp_rescale=read)
+    work = visited_work(problem, sums, call.number("mma_rows"), tensors)
+    return Traffic(tuple(tensors)), work + Work(exp_rescale=read)
 
 
 def _stretches_of(call: Call) -> Callable[[], tuple[Line, tuple[int, ...]]]:
