@@ -127,9 +127,10 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     matrix = 2.0 * plan.rows * plan.keys * dims / rates.matrix_flop_per_clk
     softmax = _softmax(plan, calls, rates, c, framework)
     stream = 2.0 * plan.keys * dims / c["core_stream"]
-    tile = smooth_max(OVERLAP, matrix + softmax, stream, _shared_stream(plan, calls, rates, c, kept))
+    tile = smooth_max(OVERLAP, matrix + softmax, stream)
     item = _item(plan, calls, c)
     placed = place(plan, calls, rates, item / clock, tile / clock, order=SECTIONS)
+    span = _streamed(placed.makespan_s, item / clock, plan, calls, rates, c, kept)
     per_core = placed.tiles / rates.cores / clock
     items_s = plan.items(calls) * item / rates.cores / clock
     moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + calls.kv_bytes)
@@ -138,7 +139,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "cold_start_s": cold_start_s(calls, rates, c, framework),
         "matrix_s": per_core * matrix,
         "softmax_s": per_core * softmax,
-        "kv_stream_s": per_core * (tile - matrix - softmax),
+        "kv_stream_s": per_core * (tile - matrix - softmax) + span - placed.makespan_s,
         "items_s": items_s,
         "imbalance_s": placed.makespan_s - per_core * tile - items_s,
         "hbm_s": c["exposed_bytes"] * bytes_s(moved, kept, rates),
@@ -149,7 +150,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         made["cache_write_s"] = (
             copy_s(calls, rates, c) if framework == "sglang" else cache_write_s(calls, rates, c, WRITE_OVERLAP)
         )
-    made["power_s"] = placed.makespan_s * slowed(total_s(made), matrix / tile, c, framework)
+    made["power_s"] = span * slowed(total_s(made), matrix / tile, c, framework)
     return made
 
 
@@ -174,23 +175,30 @@ def _softmax(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], fra
     return np.where(apart, bare + SCORE_INSTRUCTIONS * scores / rates.lanes, c["softmax"] * bare)
 
 
-def _shared_stream(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], kept: Floats) -> Floats:
-    """Cycles per tile when all busy cores share the memory: decode reads each key once, so it is bandwidth-bound."""
-    tiles = ceil_div(calls.seen_keys, plan.keys)
-    busy = np.minimum(calls.batch * plan.heads * plan.blocks(calls) * np.minimum(plan.splits, tiles), rates.cores)
-    real = 2.0 * calls.seen_keys / tiles * (calls.head_dim + calls.head_dim_v)
+def _streamed(
+    placed_s: Floats, item_s: Floats, plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], kept: Floats
+) -> Floats:
+    """Seconds of a launch whose cores share the memory: decode reads each key once, so it is bandwidth-bound.
+
+    After the first item's start, the larger (smooth) of the cores' own chain and of all keys and values from memory.
+    Cores start in step, so for `in_step` items all of them leave the memory idle together between two items; later
+    they have drifted apart, and some stream while others start.
+    """
     cold = (1 - kept) / (c["hbm_efficiency"] * rates.hbm_bytes_per_s)
     warm = kept / (c["l2_efficiency"] * rates.l2_bytes_per_s)
-    return np.where(calls.decode, busy * real * (cold + warm) * rates.clock_hz, 0.0)
+    more = np.maximum(plan.items(calls) / rates.cores - 1, 0)
+    idle_s = np.minimum(more, c["in_step"]) * item_s
+    streamed = item_s + smooth_max(OVERLAP, placed_s - item_s, calls.kv_bytes * (cold + warm) + idle_s)
+    return np.where(calls.decode, streamed, placed_s)
 
 
 def _item(plan: Plan, calls: Calls, c: Mapping[str, float]) -> Floats:
     """Cycles of an item beyond its tiles: prologue, masks, epilogue, scheduler.
 
-    Rows of the tile cost whether they hold queries or not, more where Q and O avoid the TMA; only the bytes of Q and O
-    are those of real rows, at what a core can fetch.
+    Rows of the tile cost whether they hold queries or not, twice where Q and O avoid the TMA (fitted apart: 10.4 and
+    11.0 cycles); only the bytes of Q and O are those of real rows, at what a core can fetch.
     """
-    per_row = c["tile_row"] + np.where(plan.by_tma, 0, c["packed_row"])
+    per_row = c["tile_row"] * np.where(plan.by_tma, 1, 2)
     moved = 2.0 * plan.valid_rows(calls) * (calls.head_dim + calls.head_dim_v)
     made: Floats = c["item"] + plan.rows * per_row + moved / c["core_stream"]
     return made

@@ -164,3 +164,19 @@ def test_a_call_that_sweeps_the_cache_starts_late() -> None:
     assert late == pytest.approx([0.0, load_calibration("fa3").values()["cold_start"] * RATES.hbm_latency_s])
     alone = expected_parts(calls(8, 1, 16384, 16, 2, 128), DEVICE, "flash3", "none")["cold_start_s"][0]
     assert alone == pytest.approx(late[1] / 2)  # one kernel of the call's two
+
+
+def test_items_fall_out_of_step_and_overlap_the_stream() -> None:
+    """H100, 2,048 sequences of 256 keys, 4 heads over 4 of 128: 394 us (AIConfigurator, vLLM 0.24); in step it would be 500."""
+    shape = calls(2048, 1, 256, 4, 4, 128)
+    assert expected_us(shape) == pytest.approx(393.6, rel=0.05)
+    constants = load_calibration("fa3").values()
+
+    def time(sequences: int, in_step: float) -> float:
+        one = calls(sequences, 1, 256, 4, 4, 128)
+        values = {**constants, "in_step": in_step}
+        return float(total_s(expected_parts(one, DEVICE, "flash3", "vllm", constants=values))[0]) * 1e6
+
+    assert time(2048, 1e9) > 1.2 * time(2048, constants["in_step"])  # 62 items a core
+    assert time(128, 1e9) == time(128, constants["in_step"])  # 4 items a core: all in step
+    assert time(2048, 0) < time(2048, constants["in_step"])
