@@ -38,6 +38,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError
+    from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of
 
     asked = asked_problem(options)
@@ -56,7 +57,13 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
             *((at.name, at.total_bytes) for at in kernel.boundaries),
         ]
     ]
-    roofline = roofline_of(device, asked.problem.types.q, asked.problem.flop(), crossings)
+    flop = {
+        kernel.name: kernel.schedule.work.flop
+        if kernel.schedule.algorithm_class in OTHER_FUNCTIONS
+        else asked.problem.flop()
+        for kernel in report.kernels
+    }
+    roofline = roofline_of(device, asked.problem.types.q, flop, crossings)
     emit(
         Answer(
             command="roofline",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from iosim.errors import AbsentError
 from iosim.machine import Device
-from iosim.schedule import Schedule
+from iosim.schedule import Schedule, Work
 
 RESOURCES = ("matrix", "exp", "shared", "l2", "hbm")
 MEANING = {
@@ -54,7 +54,7 @@ def kernel_ceilings(schedule: Schedule, device: Device, l2_bytes: int, hbm_bytes
     terms: dict[str, Callable[[], float]] = {
         "matrix": lambda: work.flop_executed / device.sustained_flop_per_s(types.q),
         "exp": lambda: (work.exp - work.exp_software + work.exp_rescale) / device.exp_per_s(),
-        "shared": lambda: work.shared_bytes / device.shared_bytes_per_s(),
+        "shared": lambda: _shared_time(device, work),
         "l2": lambda: l2_bytes / last_cache_bytes_per_s(device),
         "hbm": lambda: _hbm_time(device, hbm_bytes),
     }
@@ -77,6 +77,13 @@ def last_cache_bytes_per_s(device: Device) -> float:
     shared = device.shared_cache()
     name = shared.name if shared else "l2"
     return device.attainable_bytes_per_s(name) or device.bandwidth_bytes_per_s(name)
+
+
+def _shared_time(device: Device, work: Work) -> float:
+    rate = device.shared_bytes_per_s()
+    if work.flop_executed and not work.shared_bytes:
+        raise AbsentError("bytes in shared memory are not counted for this kernel")
+    return work.shared_bytes / rate
 
 
 def _hbm_time(device: Device, hbm_bytes: int | None) -> float:

@@ -5,7 +5,7 @@ Source: Williams, Waterman, Patterson 2009 (roofline); Yang et al. 2020 (hierarc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from iosim.errors import AbsentError
@@ -77,11 +77,13 @@ def device_ceilings(device: Device, dtype: str) -> tuple[RooflineCeiling, ...]:
     return tuple(lines)
 
 
-def roofline_of(device: Device, dtype: str, flop: int, bytes_at: Iterable[tuple[str, str, int]]) -> Roofline:
+def roofline_of(
+    device: Device, dtype: str, flop: int | Mapping[str, int], bytes_at: Iterable[tuple[str, str, int]]
+) -> Roofline:
     """The roofline of some kernels.
 
     Args:
-        flop: useful FLOP of the problem.
+        flop: useful FLOP of the problem, or kernel by kernel where they compute different functions.
         bytes_at: (kernel, boundary, bytes both ways).
     """
     ceilings = device_ceilings(device, dtype)
@@ -92,6 +94,7 @@ def roofline_of(device: Device, dtype: str, flop: int, bytes_at: Iterable[tuple[
     for kernel, boundary, moved in bytes_at:
         if not moved:
             continue
-        intensity, rate = flop / moved, rates.get(boundary)
+        useful = flop if isinstance(flop, int) else flop[kernel]
+        intensity, rate = useful / moved, rates.get(boundary)
         points.append(RooflinePoint(kernel, boundary, intensity, min(peak, intensity * rate) if rate else None))
     return Roofline(ceilings, tuple(points))
