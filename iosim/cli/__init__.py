@@ -43,6 +43,9 @@ COMMANDS = {
     "completion": ("completion", "A completion script for bash, zsh or fish."),
 }
 
+#: click before 8.2, which a GPU's image may hold, leaves with Exit instead
+NOTHING_ASKED: type[click.ClickException] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 
 class LazyGroup(click.Group):
     """Commands are imported when named; the group's help comes from the table."""
@@ -119,7 +122,7 @@ def run(arguments: list[str], debug: bool = False) -> int:
         return ExitCode.INTERRUPTED
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except click.exceptions.NoArgsIsHelpError as nothing_asked:
+    except NOTHING_ASKED as nothing_asked:
         click.echo(nothing_asked.format_message())
         return ExitCode.OK
     except click.ClickException as error:
