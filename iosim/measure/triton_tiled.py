@@ -197,7 +197,7 @@ def tiled_attention(
 
     Args:
         out: `writes` copies of the output, (writes, batch, heads, tokens, head size).
-        counter: two zeros, int32; set to zero again here where items are picked from it.
+        counter: two zeros, int32, which a call that picks items from them uses up.
         sides: side of each core, int32, where heads belong to sides.
     Returns:
         The compiled kernel where there is one: its registers and shared memory.
@@ -206,8 +206,6 @@ def tiled_attention(
     """
     require()
     programs, arguments, fixed = launch_of(case, cores, sweep_s)
-    if case.pick in ("atomic", "sides"):
-        counter.zero_()
     return forward[(programs,)](
         q, k, v, out, counter, counter if sides is None else sides, **arguments, **fixed,
         num_warps=case.warps, num_stages=case.stages,
