@@ -20,7 +20,7 @@ from iosim.bulk import CLOSED, count_many
 from iosim.bulk.groups import typed_tile
 from iosim.bulk.table import Table
 from iosim.errors import UsageError
-from iosim.kernels import kernel_names, load_kernel, make_schedule, stream_k
+from iosim.kernels import kernel_names, load_kernel, make_schedule, stream_line
 from iosim.kernels.algorithm import total_sums
 from iosim.machine import Device, load_device
 from iosim.masks import Grid, bind, parse_mask
@@ -57,7 +57,7 @@ def problems(phase: str, d: int) -> list[tuple[str, Attention]]:
 
 def once(problem: Attention, device: Device, kernel: object) -> float:
     """Seconds of one count with nothing remembered."""
-    for remembered in (total_sums, stream_k._cuts):
+    for remembered in (total_sums, stream_line._cuts):
         remembered.cache_clear()
     start = time.perf_counter()
     schedule = make_schedule(problem, device, kernel)  # type: ignore[arg-type]

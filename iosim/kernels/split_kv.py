@@ -33,7 +33,7 @@ from iosim.kernels.programs import Step, head_tiles
 from iosim.kernels.split_rules import RULES, Demand, ruled_splits
 from iosim.kernels.step_tables import shared_pattern
 from iosim.masks import Band, Tiling
-from iosim.masks.band_tiles import split_rows
+from iosim.masks.band_walks import split_rows
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work
 
 if TYPE_CHECKING:

@@ -124,7 +124,7 @@ class Band(RunMask):
     def walks(self, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if not tiling.flat:
             return super().walks(tiling)
-        from iosim.masks.band_tiles import band_walks
+        from iosim.masks.band_walks import band_walks
 
         return band_walks(self, tiling)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from iosim.exact import bounded, ceil_div, choose, least, most, most_over
 from iosim.masks.sums import clamped_floor_sum, ranged_floor_sum, steps_below
@@ -15,9 +15,6 @@ from iosim.masks.tiling import Tiling
 from iosim.masks.visits import TileSums
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from iosim.masks.band import Band
 
 
@@ -25,30 +22,6 @@ def band_sums(band: Band, tiling: Tiling) -> TileSums:
     """Tile sums on row-major tokens."""
     tiles = BandTiles(band, tiling)
     return TileSums(*(getattr(tiles, name) for name in TileSums.__dataclass_fields__))
-
-
-def band_walks(band: Band, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Mask.walks` on row-major tokens: the formula of one Q tile on all of their numbers."""
-    import numpy as np
-
-    tiles = BandTiles(band, tiling)
-    rows = np.full(tiles.q_tiles, tiles.tile)
-    rows[-1] = tiles.ragged
-    index: Any = np.arange(tiles.q_tiles)
-    return np.broadcast_to(np.asarray(tiles.visit(index)[0]), rows.shape), rows
-
-
-def split_rows(band: Band, tiling: Tiling, per_split: int) -> int:
-    """Rows of all parts when each Q tile's KV tiles are shared out, `per_split` to a part, of a band without left edge.
-
-    ceil(stop / p) of a stop that is a floor is one floor again.
-    """
-    tiles = BandTiles(band, tiling)
-    tops = ceil_div(tiles.kv_tiles, per_split)
-    shift = tiles.tile - 1 + tiles.group * (band.offset + band.right_reach + tiles.width)
-    period = tiles.period * per_split
-    parts = clamped_floor_sum(tiles.count, tiles.tile, shift + period - tiles.period, period, tops)
-    return parts * tiles.tile + ceil_div(tiles.last[0], per_split) * tiles.ragged
 
 
 class BandTiles:

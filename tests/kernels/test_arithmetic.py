@@ -13,7 +13,7 @@ from oracles.loop_counters import Counters
 from oracles.random_calls import calls, make
 
 from iosim.kernels import Call
-from iosim.kernels.stream_k import line_of
+from iosim.kernels.stream_line import line_of
 from iosim.kernels.stretches import boundaries
 from iosim.schedule import Work
 

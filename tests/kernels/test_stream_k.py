@@ -15,7 +15,7 @@ from test_programs import check
 
 from iosim.errors import UsageError
 from iosim.kernels import Call, make_schedule
-from iosim.kernels.stream_k import line_of
+from iosim.kernels.stream_line import line_of
 from iosim.kernels.stretches import Line, boundaries
 from iosim.machine import load_device
 

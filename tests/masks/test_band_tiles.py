@@ -8,7 +8,7 @@ import pytest
 from oracles import dense_mask
 
 from iosim.masks import Band, Grid, Tiling
-from iosim.masks.band_tiles import split_rows
+from iosim.masks.band_walks import split_rows
 
 
 def band(draw: random.Random, size: int) -> Band:
