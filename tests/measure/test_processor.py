@@ -148,3 +148,21 @@ def test_the_report_expects_the_same(core: Device) -> None:
     parts = processor_parts(calls(1, 4, 64, 512, 512, True), core, "cpu-tiled", (64, 64))
     assert expected_time(schedule, core, True).time_s == pytest.approx(float(np.sum(list(parts.values()))))
     assert len(NAMES) <= 20
+
+
+def test_the_accuracy_on_a_real_processor_does_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """29 calls of shapes that no constant was fitted on; docs/explanation/processor.md has the figures."""
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    found = validate([root / "measurements" / "processor" / "epyc.csv"])
+    errors = {(group.kernel, group.phase): group for group in found.groups}
+    assert sum(group.rows for group in found.groups) == 29
+    assert all(group.floors_beaten == 0 and group.errors for group in found.groups)
+    for (kernel, phase), most in {
+        ("cpu-tiled", "prefill"): 0.025,
+        ("cpu-tiled", "decode"): 0.05,
+        ("cpu-unfused", "prefill"): 0.04,
+    }.items():
+        found_errors = errors[kernel, phase].errors
+        assert found_errors is not None
+        assert found_errors.median_abs_error < most
