@@ -142,7 +142,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         "kv_stream_s": per_core * (tile - matrix - softmax) + span - placed.makespan_s,
         "items_s": items_s,
         "imbalance_s": placed.makespan_s - per_core * tile - items_s,
-        "hbm_s": c["exposed_bytes"] * bytes_s(moved, kept, rates),
+        "hbm_s": _exposed(framework, c) * bytes_s(moved, kept, rates),
         "combine_s": combine_s(plan, calls, rates, c),
     }
     if framework != "none":
@@ -152,6 +152,14 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
         )
     made["power_s"] = span * slowed(total_s(made), matrix / tile, c, framework)
     return made
+
+
+def _exposed(framework: str, c: Mapping[str, float]) -> float:
+    """Share of each tensor's bytes that arithmetic does not hide: none where tensors are contiguous.
+
+    The TMA brings and takes them while the warp groups compute; pages come by copies that those issue themselves.
+    """
+    return 0.0 if framework == "none" else c["exposed_bytes"]
 
 
 def _launch(plan: Plan, calls: Calls, c: Mapping[str, float], framework: str) -> Floats:
@@ -181,6 +189,7 @@ def _streamed(
     """Seconds of a launch whose cores share the memory: decode reads each key once, so it is bandwidth-bound.
 
     After the first item's start, the larger (smooth) of the cores' own chain and of all keys and values from memory.
+    Prefill is bound so where few queries see many keys; its chain hides each tensor's bytes otherwise.
     Cores start in step, so for `in_step` items all of them leave the memory idle together between two items; later
     they have drifted apart, and some stream while others start.
     """
@@ -189,7 +198,8 @@ def _streamed(
     more = np.maximum(plan.items(calls) / rates.cores - 1, 0)
     idle_s = np.minimum(more, c["in_step"]) * item_s
     streamed = item_s + smooth_max(OVERLAP, placed_s - item_s, calls.kv_bytes * (cold + warm) + idle_s)
-    return np.where(calls.decode, streamed, placed_s)
+    once_s = (calls.kv_bytes + calls.qo_bytes) * (cold + warm)
+    return np.where(calls.decode, streamed, smooth_max(OVERLAP, placed_s, once_s))
 
 
 def _item(plan: Plan, calls: Calls, c: Mapping[str, float]) -> Floats:
