@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iosim.errors import UsageError
-from iosim.exact import OneByOneError
+from iosim.exact import decide, most
 from iosim.kernels.algorithm import Call, Parameter, total_sums
 from iosim.kernels.programs import HeadTiles
 from iosim.masks import Band
+from iosim.masks.band_walks import masked_area
 from iosim.schedule import Moved, Touch
 from iosim.units import binary_bytes
 
@@ -47,7 +48,7 @@ def mask_moved(call: Call) -> tuple[Moved, ...]:
     _check(call)
     batch, group = call.problem.shape.batch, call.tiling.group
     entries = sum(
-        batch * (heads // group) * _shifted_area(call, mask)
+        batch * (heads // group) * masked_area(mask, call.tiling)
         for mask, heads in call.problem.masks()
         if isinstance(mask, Band)
     )
@@ -68,25 +69,10 @@ def _check(call: Call) -> None:
         if not isinstance(mask, Band) or mask.left is not None:
             what = f"the M-mask is a triangle: it serves full and causal masks, not {mask}"
             raise UsageError(what, "--set mask", "mask=tensor reads any mask")
-    if max(tiling.rows, tiling.cols) > block or not tiling.flat:
+    largest = most(tiling.rows, tiling.cols)
+    if not tiling.flat or decide(largest > block):
         what = f"an M-mask of 2 x {block} rows serves flat tiles of up to {block} x {block}, got {tiling}"
-        raise UsageError(what, "--set mask_block", f"at least {max(tiling.rows, tiling.cols)}")
-
-
-def _shifted_area(call: Call, mask: Band) -> int:
-    """Packed rows x keys of the visited tiles of one head, or group, that hold a masked entry."""
-    if mask.right is None:
-        return 0
-    rows, cols, group, n_kv = call.tiling.rows, call.tiling.cols, call.tiling.group, mask.n_kv
-    if not all(isinstance(number, int) for number in (rows, cols, mask.n_q, n_kv, mask.offset)):
-        raise OneByOneError  # a sum over Q tiles
-    total, every = 0, mask.n_q * group
-    for start in range(0, every, rows):
-        stop = min(start + rows, every)
-        first, end = mask.end_key(start // group), mask.end_key((stop - 1) // group)
-        whole = first if first == n_kv else first // cols * cols
-        total += (stop - start) * (min(-(-end // cols) * cols, n_kv) - whole)
-    return total
+        raise UsageError(what, "--set mask_block", f"at least {largest}")
 
 
 def mask_touches(call: Call, plan: HeadTiles, head: int, tile: int) -> dict[int, tuple[Touch, ...]]:

@@ -1,12 +1,12 @@
-"""What Q tiles of a band walk, one by one, and the parts that their walks are cut into."""
+"""What Q tiles of a band walk, one by one, the parts that their walks are cut into, and what masks cut of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from iosim.exact import ceil_div
+from iosim.exact import bounded, ceil_div, choose
 from iosim.masks.band_tiles import BandTiles
-from iosim.masks.sums import clamped_floor_sum
+from iosim.masks.sums import clamped_floor_sum, ranged_floor_sum, steps_below
 from iosim.masks.tiling import Tiling
 
 if TYPE_CHECKING:
@@ -38,3 +38,20 @@ def split_rows(band: Band, tiling: Tiling, per_split: int) -> int:
     period = tiles.period * per_split
     parts = clamped_floor_sum(tiles.count, tiles.tile, shift + period - tiles.period, period, tops)
     return parts * tiles.tile + ceil_div(tiles.last[0], per_split) * tiles.ragged
+
+
+def masked_area(band: Band, tiling: Tiling) -> int:
+    """Rows x keys of the visited tiles that hold a masked entry, of a band without left edge.
+
+    Those of a Q tile begin where the keys that all its queries see end, rounded down to tiles, and end with the visit.
+    """
+    if band.right is None:
+        return 0
+    tiles, n_kv = BandTiles(band, tiling), band.n_kv
+    ahead = tiles.group * (band.offset + band.right + 1)
+    rising = steps_below(tiles.count, tiles.tile, ahead, tiles.group * n_kv)
+    whole = ranged_floor_sum(0, rising, tiles.tile, ahead, tiles.period, tiles.kv_tiles) * tiles.width
+    end = band.end_key(tiles.count * tiles.tile // tiles.group)
+    last = choose(end == n_kv, n_kv, end // tiles.width * tiles.width)
+    area = (whole + (tiles.count - rising) * n_kv) * tiles.tile + last * tiles.ragged
+    return bounded(tiles.area - area, lambda: tiles.rows_all * n_kv)
