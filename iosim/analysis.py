@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from iosim.attention import Attention
 from iosim.cache.closed_form import HbmTraffic
-from iosim.cache.device_replay import as_asked, main_memory, single_cache
+from iosim.cache.device_replay import as_asked, main_memory, single_cache, why_not_replayed
 from iosim.cache.replay_options import MainMemory
 from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
@@ -235,15 +235,15 @@ def multicast(schedule: Schedule) -> Traffic:
     )
 
 
-def _absent(device: Device | None, kernels: Sequence[KernelReport]) -> list[str]:
+def _absent(device: Device | None, options: Options, kernels: Sequence[KernelReport]) -> list[str]:
     """What the report cannot say of which kernels, one line per reason."""
     reasons: dict[str, list[str]] = {}
     for kernel in kernels:
         for name, why in kernel.ceilings.unknown.items():
             reasons.setdefault(f"no {name} ceiling: {why}", []).append(kernel.name)
         if device and device.has_level("hbm") and not any(at.name == "hbm" for at in kernel.boundaries):
-            why = "its replay would take too many touches and it has no closed form (simulate allows more)"
-            reasons.setdefault(f"no bytes at hbm: {why}", []).append(kernel.name)
+            why = why_not_replayed(kernel.schedule, device, options.replay)
+            reasons.setdefault(f"no bytes at hbm: it has no closed form, and {why}", []).append(kernel.name)
     return [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
 
 
@@ -262,13 +262,14 @@ def _assumptions(
         notes.append(
             f"{', '.join(others)}: another function than softmax attention, whose time floor does not bound it"
         )
-    if any(kernel.schedule.parameters.get("gemm_tile") == 0 for kernel in kernels):
+    once = [k.name for k in kernels if k.schedule.model and k.schedule.parameters.get("gemm_tile") == 0]
+    if once:
         notes.append(
-            "unfused: each operand of a product is counted once, more than one core can hold; --set gemm_tile=128 counts"
-            " the re-reads of real tiles"
+            f"{', '.join(once)}: each operand of a product is counted once, more than one core can hold; --set"
+            " gemm_tile=128 counts the re-reads of real tiles"
         )
     notes += [f"no floors at {name}: {why}" for name, why in floors.items() if isinstance(why, str)]
-    notes += _absent(device, kernels)
+    notes += _absent(device, options, kernels)
     without = [kernel.name for kernel in kernels if not _complete(kernel.schedule, options)]
     if without:
         notes.append(f"{', '.join(without)}: no gap, for the floors count a log-sum-exp that is not written")

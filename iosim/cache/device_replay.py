@@ -141,6 +141,18 @@ def main_memory(schedule: Schedule, device: Device, options: ReplayOptions | Non
     return _found(schedule, extended, f"replay of {heads} of {whole} heads, extended: {caches}", closed, more)
 
 
+def why_not_replayed(schedule: Schedule, device: Device, options: ReplayOptions) -> str:
+    """Why `main_memory` did not replay a schedule, in words that follow "and"."""
+    if options.closed_form:
+        return "--no-replay leaves its replay out"
+    if device_l2(device) is None:
+        return f"a replay needs the size of the cache before the main memory, which {device.name} does not tell"
+    if any(launch.program is None for launch in schedule.launches):
+        return "it has no program of touches to replay"
+    more = "" if options.most_touches > ReplayOptions().most_touches else " (simulate allows more)"
+    return f"its replay would take more than {options.most_touches:,} touches{more}"
+
+
 def _cold(found: HbmTraffic | None, options: ReplayOptions) -> HbmTraffic | None:
     """Only the replay of the device's own caches knows a warm start: say so of anything else."""
     if found is None or not options.warm:

@@ -3,7 +3,7 @@
 Beside FlashAttention-2's words per head:
     dense bias      reads sum over visited tiles of rows x keys: the bias of every visited score
     low-rank bias   reads N_q r with Q and, per key read, r words: B = U W^T as r further columns of Q and K,
-                    and executes 2 r FLOP per visited score (FlashBias)
+                    and 2 r FLOP more per score (FlashBias)
     alibi, softcap  read nothing: they follow from positions and scores
     sigmoid         writes no log-sum-exp and rescales nothing: O = sigmoid(QK^T + b) V
 Sources: Press, Smith, Lewis 2022 (arXiv 2108.12409) for ALiBi; Wu et al. 2025, FlashBias (arXiv 2505.12044);
@@ -30,8 +30,8 @@ def biased(call: Call) -> tuple[Launch, ...]:
     """FlashAttention-2 with a bias."""
     (launch,) = flash2.forward(call)
     traffic = Traffic((*launch.traffic.moved, *_bias_moved(call)))
-    area = total_sums(call.problem, call.tiling).area
-    work = launch.work + Work(flop_executed=2 * rank(call) * area)
+    area, flop = total_sums(call.problem, call.tiling).area, 2 * rank(call)
+    work = launch.work + Work(flop=flop * call.problem.counts().pairs, flop_executed=flop * area)
     assert launch.program is not None
     return (replace(launch, traffic=traffic, work=work, program=_biased_program(call, launch.program)),)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels.algorithm import MMA_ROWS, Algorithm, Call, Parameter, register
 from iosim.kernels.blocks import column_block
 from iosim.kernels.eager import FORWARD_PARAMETERS, copies, dropout, mask, operand, scale, weights
@@ -25,7 +26,7 @@ from iosim.kernels.products import Products, product_work, products, score_produ
 from iosim.kernels.programs import Step
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, WorkingSet
 
-__all__ = ["GEMM_TILE", "PASSES", "UNFUSED", "Products", "forward", "products", "working_set"]
+__all__ = ["GEMM_TILE", "PASSES", "UNFUSED", "Products", "forward", "model", "products", "working_set"]
 
 
 def forward(call: Call) -> tuple[Launch, ...]:
@@ -90,6 +91,13 @@ def working_set(call: Call) -> WorkingSet:
     return WorkingSet((cut.rows + cut.cols) * 64 * bits("Q") // 8, cut.rows * cut.cols * bits("accumulator") // 8)
 
 
+def model(call: Call) -> str:
+    """Empty with `gemm_tile`, or where one tile holds all rows and keys: else no core could read operands only once."""
+    cut = products(call)
+    one = decide(cut.q_tiles <= 1) and decide(cut.kv_tiles <= 1)
+    return "" if cut.again or one else "each operand of a product counted once, more than one core can hold"
+
+
 PASSES = Parameter("passes", 1, "times the softmax kernel reads a row of scores: 1, 2 or 3", least=1)
 GEMM_TILE = Parameter(
     "gemm_tile", 0, "square tile of the products, in rows; by default each operand is touched once", least=1
@@ -110,6 +118,7 @@ UNFUSED = register(
         ),
         launches=forward,
         working_set=working_set,
+        model=model,
         packs=False,
     )
 )

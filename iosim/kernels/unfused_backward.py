@@ -6,7 +6,7 @@ Words per head, each matrix operand touched once, N x N standing for N_q N_kv:
     softmax      reads 2 N x N (P, dP) per pass       writes N x N (dS = P (dP - rowsum(P dP)))
     product-dQ   reads N x N + N_kv d (dS, K)         writes N_q d
     product-dK   reads N x N + N_q d (dS, Q)          writes N_kv d
-8 N x N in all; `eager` has what a framework runs besides: dropout's gradient behind product-dP, the mask's and the
+7 N x N in all; `eager` has what a framework runs besides: dropout's gradient behind product-dP, the mask's and the
 scale's behind softmax. Gradients of key/value heads that several query heads share are written per query head and
 summed by `reduce`, as in `backward`. `gemm_tile` t reads an operand again for each t rows (keys) of a product;
 output tiles span the head.
@@ -35,7 +35,7 @@ from iosim.kernels.elementwise import Strip, elementwise, tensor_bits
 from iosim.kernels.gradients import expanded, reduce_group
 from iosim.kernels.products import product_work, products, score_product
 from iosim.kernels.programs import Step
-from iosim.kernels.unfused import GEMM_TILE, PASSES, working_set
+from iosim.kernels.unfused import GEMM_TILE, PASSES, model, working_set
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic
 
 
@@ -147,6 +147,7 @@ UNFUSED_BACKWARD = register(
         ),
         launches=backward,
         working_set=working_set,
+        model=model,
         packs=False,
     )
 )

@@ -242,6 +242,7 @@ def biased(allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int, bias: st
                 c.load("B", length(i) * length(j))
             if bias == "low-rank":
                 c.load("B_k", length(j) * rank)
+                c.flop += 2 * rank * int(allowed[i, j].sum())
                 c.executed += 2 * rank * length(i) * length(j)
     return c
 
