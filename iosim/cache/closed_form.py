@@ -21,6 +21,9 @@ RESULTS = frozenset({"O", "LSE", "dQ", "dK", "dV", "state"})
 SWEEPING = frozenset({"Q", "K", "V", "O", "LSE", "O_partial", "LSE_partial", "K_scale", "V_scale", "block_table",
                       "S_tile", "P_tile", "O_tile"})  # fmt: skip
 
+#: how a method begins that fetches and writes each tensor once at most
+FITS = "all tensors fit the"
+
 #: algorithms that put N x N scores into memory, launch by launch
 MATERIALISING = frozenset({"unfused", "unfused-backward"})
 #: those scores, and what is kept or derived of them under these names
@@ -51,18 +54,32 @@ def usable_bytes(cache: MemoryLevel) -> int:
     return size // cache.partitions if cache.replicates else size * cache.instances
 
 
-def hbm_traffic(schedule: Schedule, device: Device) -> HbmTraffic | None:
+def hbm_traffic(schedule: Schedule, device: Device, warm: bool = False) -> HbmTraffic | None:
     """Bytes that a schedule moves between main memory and the last cache.
 
-    None where no closed form knows the structure of the kernel.
+    None where no closed form knows the structure of the kernel. A warm cache still holds a call whose tensors all fit
+    it, so that nothing is read; of larger calls no closed form knows what is left, and they are counted from a cold one.
+
+    Args:
+        warm: the call before was the same.
     """
+    cold = _from_cold(schedule, device)
+    if cold is None or not warm:
+        return cold
+    if FITS not in cold.method:
+        return HbmTraffic(cold.traffic, f"{cold.method}; from a cold cache", False)
+    moved = tuple(Moved(m.tensor, m.bits, 0, m.write_elements) for m in cold.traffic.moved)
+    return HbmTraffic(Traffic(moved), f"{cold.method}, warm", cold.exact)
+
+
+def _from_cold(schedule: Schedule, device: Device) -> HbmTraffic | None:
     cache = device.cache_before("hbm")
     capacity = usable_bytes(cache) if cache else 0
     core = schedule.traffic
     if cache is None and schedule.multicast == 1:
         return HbmTraffic(core, "closed form: no cache before main memory, every request reaches it", True)
     if cache and footprint_bytes(schedule) <= capacity:
-        return HbmTraffic(once(schedule, core), f"closed form: all tensors fit the {cache.name}", _all_known(schedule))
+        return HbmTraffic(once(schedule, core), f"closed form: {FITS} {cache.name}", _all_known(schedule))
     if schedule.algorithm in MATERIALISING:
         return _materialised(schedule, core, capacity)
     if schedule.algorithm == "flash1":

@@ -113,22 +113,24 @@ def main_memory(schedule: Schedule, device: Device, options: ReplayOptions | Non
     """Bytes at a device's main memory."""
     options = options or ReplayOptions()
     if options.policy != "lru":
-        return MainMemory(_cold(single_cache(schedule, device, options), options), hbm_traffic(schedule, device))
-    closed = hbm_traffic(schedule, device)
+        return MainMemory(
+            _cold(single_cache(schedule, device, options), options), hbm_traffic(schedule, device, options.warm)
+        )
+    closed = hbm_traffic(schedule, device, options.warm)
     if options.closed_form:
-        return MainMemory(_cold(closed, options), None)
+        return MainMemory(closed, None)
     from iosim.cache.shared_l2 import replay_l2
 
     l2 = device_l2(device)
     programs = [launch.program for launch in schedule.launches if launch.program]
     if l2 is None or len(programs) < len(schedule.launches):
-        return MainMemory(_cold(closed, options), None)
+        return MainMemory(closed, None)
     concurrency = concurrency_of(schedule, device, options)
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
     warm = ("Q", "K", "V") if options.warm else ()
     heads = _affordable_heads(programs, concurrency, schedule, l2.partitions, options.most_touches)
     if heads is None:
-        return MainMemory(_cold(closed, options), None)
+        return MainMemory(closed, None)
     caches = _in_words(l2, concurrency)
     whole = max(program.heads for program in programs)
     if heads == whole:
@@ -153,9 +155,9 @@ def why_not_replayed(schedule: Schedule, device: Device, options: ReplayOptions)
     return f"its replay would take more than {options.most_touches:,} touches{more}"
 
 
-def _cold(found: HbmTraffic | None, options: ReplayOptions) -> HbmTraffic | None:
-    """Only the replay of the device's own caches knows a warm start: say so of anything else."""
-    if found is None or not options.warm:
+def _cold(found: HbmTraffic, options: ReplayOptions) -> HbmTraffic:
+    """Only the replay of the device's own caches knows a warm start: say so of another cache's."""
+    if not options.warm:
         return found
     return HbmTraffic(found.traffic, f"{found.method}; from a cold cache", False)
 

@@ -42,6 +42,8 @@ class TileRule:
     """widest query element in bits; 0: any"""
     packs: bool = False
     """packs the query heads of a group in prefill too"""
+    unpacked: bool = False
+    """packs no heads, not even in decode"""
     assumed: bool = False
     """not from the kernel's own table"""
     note: str = ""
@@ -231,6 +233,7 @@ def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:
         queries=table.integer("queries", 0),
         bits=table.integer("bits", 0),
         packs=table.flag("packs"),
+        unpacked=table.flag("unpacked"),
         assumed=table.flag("assumed"),
         note=table.text("note", ""),
     )

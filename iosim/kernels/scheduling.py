@@ -89,12 +89,13 @@ def prepare(
         )
     file.check_types(problem)
     rule = file.rule(problem, device) if tile is None else None
+    own = None if rule else _own_rule(file, problem, device)
     tiling = tile or (rule.tiling if rule else None)
     assert tiling is not None
-    packed = algorithm.packs and (_packs(file, rule, problem) if pack_gqa is None else pack_gqa)
+    packed = algorithm.packs and (_packs(file, rule or own, problem) if pack_gqa is None else pack_gqa)
     if packed:
         tiling = replace(tiling, group=problem.shape.group)
-    chosen = algorithm.settings(file.parameters, rule.settings if rule else _own(file, problem, device), settings)
+    chosen = algorithm.settings(file.parameters, rule.settings if rule else _kept(own), settings)
     call = Call(problem, tiling, chosen, *_cores(device))
     call, notes = _fit(file, call, device if fit else None, rule)
     return Prepared(call, packed, notes)
@@ -117,9 +118,9 @@ def private_caches(device: Device) -> tuple[tuple[str, int], ...]:
 
 
 def _packs(file: KernelFile, rule: TileRule | None, problem: Attention) -> bool:
-    """Whether a kernel packs query heads when nobody says: in decode, and in prefill where its code does."""
+    """Whether a kernel packs query heads when nobody says: in decode unless, and in prefill where, its code does."""
     if problem.phase == "decode":
-        return True
+        return rule is None or not rule.unpacked
     wanted = file.packs or (rule is not None and rule.packs)
     return wanted and all(heads % problem.shape.group == 0 for _, heads in problem.masks())
 
@@ -139,13 +140,17 @@ def _elsewhere(file: KernelFile, device: Device | None) -> tuple[str, ...]:
 KEPT = ("mma_rows", "tensor_memory", "rule", "value_block")
 
 
-def _own(file: KernelFile, problem: Attention, device: Device | None) -> Mapping[str, Setting]:
-    """Settings of the kernel's own tile that a typed tile keeps: how it works, not how much it holds."""
+def _own_rule(file: KernelFile, problem: Attention, device: Device | None) -> TileRule | None:
+    """The rule of the kernel's own tile, if it has one for the problem."""
     try:
-        settings = file.rule(problem, device).settings
+        return file.rule(problem, device)
     except UsageError:
-        return {}
-    return {name: value for name, value in settings.items() if name in KEPT}
+        return None
+
+
+def _kept(own: TileRule | None) -> Mapping[str, Setting]:
+    """Settings of the kernel's own tile that a typed tile keeps: how it works, not how much it holds."""
+    return {name: value for name, value in own.settings.items() if name in KEPT} if own else {}
 
 
 def _fit(file: KernelFile, call: Call, device: Device | None, rule: TileRule | None) -> tuple[Call, tuple[str, ...]]:

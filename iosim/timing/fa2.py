@@ -27,6 +27,8 @@ MATRIX_SHARE = 0.97
 #: integer instructions per score of a tile that tests scores against the mask, counted, not fitted: the key's index, a
 #: comparison with each edge, the selection
 MASK_INSTRUCTIONS = 4.0
+#: parts with 100 KiB of shared memory for which FlashAttention-2 has tiles of its own (is_sm8x in its source)
+SMALL_PARTS = ("8.6", "8.9")
 #: registers allow two blocks of four warps with 255 registers a thread
 MOST_BLOCKS = 2
 
@@ -41,8 +43,9 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     packs = calls.decode & (calls.group > 1) & ~_window(calls)
     packed = np.where(packs, calls.group, 1)
     heads = np.where(packs, calls.kv_heads, calls.heads)
-    keys = np.where(split_kernel, pick(calls.head_dim, {64: 256, 128: 128}, 64), pick(calls.head_dim, {64: 128}, 64))
-    rows = np.where(split_kernel, 64, np.where((calls.head_dim > 192) & (rates.shared_bytes < 160 << 10), 64, 128))
+    rows, keys = _forward_tiles(calls, rates)
+    keys = np.where(split_kernel, pick(calls.head_dim, {64: 256, 128: 128}, 64), keys)
+    rows = np.where(split_kernel, 64, rows)
     blocks = ceil_div(calls.n_q * packed, rows)
     tiles = ceil_div(calls.n_kv, keys)
     split = wave_splits(calls.batch * heads * blocks, tiles, 2 * rates.cores, 128, 0, True)
@@ -50,6 +53,19 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     splits = np.where(may_split, split, 1)
     none = np.zeros(len(calls), bool)
     return Plan(rows, keys, packed, heads, splits, splits > 1, none, np.ones(len(calls), np.int64), none)
+
+
+def _forward_tiles(calls: Calls, rates: Rates) -> tuple[Ints, Ints]:
+    """(rows, keys) of the ordinary forward: `flash2` in models/kernels, for arrays.
+
+    Small parts of compute capability 8.x have squares under a causal mask and flat tiles else, from head size 96 and
+    128 on.
+    """
+    d, small = calls.head_dim, np.full(len(calls), rates.capability in SMALL_PARTS)
+    square = small & calls.causal & ~calls.local & (d > 64) & (d <= 128)
+    flat = small & ~square & (d > 96) & (d <= 128)
+    short = square | ((d > 192) & (rates.shared_bytes < 160 << 10))
+    return np.where(short, 64, 128), np.where(flat, 32, pick(d, {64: 128}, 64))
 
 
 def _window(calls: Calls) -> Flags:

@@ -52,7 +52,7 @@ def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
     group, local = calls.group, calls.local
     small = paged & np.isin(calls.head_dim, (64, 128)) & (calls.n_q * group <= SMALL_ROWS)
     small &= ~local | (framework == "sglang")
-    rows = np.where(small, SMALL_ROWS, pick(calls.head_dim, {64: 192}, 128))
+    rows = np.where(small, SMALL_ROWS, pick(calls.head_dim, {96: 192}, 128))
     keys = _keys(calls, framework, small)
     packs = np.ones(len(calls), bool) if paged else _packs(calls, rows)
     packed = np.where(packs, group, 1)
@@ -79,7 +79,7 @@ def _keys(calls: Calls, framework: str, small: Flags) -> Ints:
     d, local, causal = calls.head_dim, calls.local, calls.causal & (calls.n_q > 1)
     if framework == "none":
         full = pick(d, {64: 192, 96: 144, 128: 176, 192: 112}, 80)
-        banded = pick(d, {64: 128, 128: 128, 192: 112}, 80)
+        banded = pick(d, {64: 128, 96: 144, 128: 128, 192: 112}, 80)
         return np.where(local, pick(d, {64: 128, 128: 128, 192: 96}, 64), np.where(causal, banded, full))
     one = np.where(calls.n_q == 1, 160, 128) if framework == "vllm" else np.full(len(calls), 128)
     narrow = np.where(small, 192, one)
@@ -96,10 +96,15 @@ def _packs(calls: Calls, rows: Ints) -> Flags:
 
 
 def _bound(calls: Calls, rates: Rates, framework: str, items: Ints, rows: Ints, keys: Ints) -> Ints:
-    """Most splits: chosen for one sequence when lengths vary (paged), for the batch when they do not."""
+    """Most splits: chosen for one sequence when lengths vary (paged), for the batch when they do not.
+
+    Contiguous tensors are split in decode only: flash_attn_func leaves num_splits at 1 (hopper/flash_attn_interface.py).
+    """
     loaded = np.where(calls.local, np.minimum(calls.n_kv, calls.left + 1 + rows), calls.n_kv)
     wanted = items if framework != "none" else items * calls.batch
     bound = wave_splits(wanted, ceil_div(loaded, keys), rates.cores, 128, 4, False)
+    if framework == "none":
+        bound = np.where(calls.decode, bound, 1)
     if framework == "vllm":
         bound = np.where(calls.decode & (calls.batch <= GRAPH_TOKENS), GRAPH_SPLITS, bound)
     return np.where(calls.batch > MOST_SPLIT_SEQUENCES, 1, bound)

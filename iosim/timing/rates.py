@@ -42,6 +42,8 @@ class Rates:
 
     cores: int
     """cores"""
+    capability: str
+    """CUDA compute capability, by which kernels choose tiles; empty elsewhere"""
     clock_hz: float
     """clock of short bursts: the highest one of HBM boards, the rated one of others"""
     matrix_flop_per_clk: float
@@ -105,6 +107,7 @@ def rates_of(device: Device) -> Rates:
     matrix = _per_clk(device, "matrix", ("bf16", "fp16"))
     return Rates(
         cores=device.cores,
+        capability=device.compute_capability,
         clock_hz=clock,
         matrix_flop_per_clk=matrix,
         exp_per_clk=_per_clk(device, "exp", ("fp32",)),

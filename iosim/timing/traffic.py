@@ -1,7 +1,7 @@
 """Floors and main-memory bytes of many calls at once: the formulas of `iosim.floors` and `iosim.cache`, on arrays.
 
-Float64 holds every count exactly below 2^53; larger ones lose their last bits, floors are therefore rounded down
-by the caller (`COUNTS_EXACT`). Tests hold these equal to `time_floor` and `hbm_traffic` call by call.
+Float64 holds every count exactly below 2^53 (`COUNTS_EXACT`); of larger ones the caller rounds floors down and counts
+bytes one by one. Tests hold these equal to `time_floor` and `hbm_traffic` call by call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from iosim.timing.plan import Plan, ceil_div
 
 #: bytes of a row's log-sum-exp
 LSE_BYTES = 4.0
-#: counts up to here are exact in float64
+#: counts below are exact in float64
 COUNTS_EXACT = 1 << 53
 
 
@@ -115,24 +115,32 @@ def main_memory(calls: Calls, plan: Plan, device: Device, dtype: str, kv_dtype: 
     out = q if q >= 2 else 2.0
     batch = calls.batch.astype(float)
     rows = batch * calls.heads * calls.n_q
-    head_bytes = calls.n_kv * (calls.head_dim + calls.head_dim_v) * kv
+    head_bytes = touched_keys(calls, plan) * (calls.head_dim + calls.head_dim_v) * kv
     all_kv = batch * calls.kv_heads * head_bytes
     cache = device.cache_before("hbm")
     capacity = float(usable_bytes(cache)) if cache else 0.0
-    once = rows * (calls.head_dim * q + calls.head_dim_v * out + LSE_BYTES) + all_kv <= capacity
-    blocks = plan.blocks(calls)
-    share = np.maximum(1, np.minimum(blocks * plan.heads // calls.kv_heads, device.cores))
-    flight = np.minimum(batch * calls.kv_heads, ceil_div(np.full(len(calls), device.cores), share))
+    written = rows * (calls.head_dim_v * out + LSE_BYTES)
+    pieces = np.where(plan.splits > 1, plan.splits * rows * (calls.head_dim_v * 4.0 + LSE_BYTES), 0.0)
+    once = rows * calls.head_dim * q + written + all_kv + pieces <= capacity
+    items = plan.blocks(calls) * plan.heads * plan.splits // calls.kv_heads
+    flight = np.minimum(batch * calls.kv_heads, ceil_div(np.full(len(calls), device.cores), np.maximum(1, items)))
     fits = flight * head_bytes + device.cores * _held_bytes(calls, plan, q, kv * stages) <= capacity
     walked = visited_keys(
         plan.rows, plan.keys, plan.packed, calls.n_q, calls.n_kv, calls.left, calls.causal, plan.shifted
     )
     delivered = batch * plan.heads * walked * (calls.head_dim + calls.head_dim_v) * kv
     least = np.minimum(delivered, all_kv)
+    share = np.clip(items, 1, device.cores)
     swept = np.where(once | fits, least, np.maximum(least, delivered / share))
     read = np.asarray(rows * calls.head_dim * q + swept, np.float64)
-    written = np.asarray(rows * (calls.head_dim_v * out + LSE_BYTES), np.float64)
-    return Moved(read, written, once, ~(once | fits) & (swept > least))
+    return Moved(read, np.asarray(written, np.float64), once, ~(once | fits) & (swept > least))
+
+
+def touched_keys(calls: Calls, plan: Plan) -> Ints:
+    """Keys of a sequence that some tile covers: the tile that a window's left edge cuts is fetched whole."""
+    first = calls.n_kv - calls.seen_keys
+    made: Ints = calls.n_kv - np.where(plan.shifted, first, first // plan.keys * plan.keys)
+    return made
 
 
 def _held_bytes(calls: Calls, plan: Plan, q: float, kv: float) -> Floats:

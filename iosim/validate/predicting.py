@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iosim.attention import PHASES, Attention, Shape, Types, dtype
-from iosim.cache.closed_form import hbm_traffic, usable_bytes
+from iosim.cache.closed_form import hbm_traffic
 from iosim.errors import AbsentError, IosimError, UsageError, did_you_mean
 from iosim.floors import time_floor
 from iosim.kernels import load_kernel, make_schedule
 from iosim.machine import Device, load_device
 from iosim.masks import Grid, bind, parse_mask, parse_tile
-from iosim.timing.calls import Calls, Ints
+from iosim.timing.calls import Calls, Flags, Ints
 from iosim.timing.expected import expectation
 from iosim.timing.families import FAMILIES, calibration_of, check_framework, expected_parts
 from iosim.timing.parts import total_s
 from iosim.timing.plan import Plan
 from iosim.timing.rates import rates_of
-from iosim.timing.traffic import floors_s, main_memory
+from iosim.timing.traffic import COUNTS_EXACT, floors_s, main_memory
 from iosim.validate.rows import KEYS, Columns, Rows, band, read_rows
 
 ADDED = ("time_expected_s", "time_floor_s", "hbm_read_bytes", "hbm_write_bytes", "method", "bottleneck", "status")
@@ -192,7 +192,12 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
     _put(made, "time_floor_s", members, np.nextafter(floor, 0))
     family = FAMILIES[calibration_of(kind.kernel, kind.device).family]
     plan = family.plan(calls, rates_of(kind.device), kind.framework)
-    _put_bytes(kind, calls, plan, family.stages, members, made)
+    exact = _put_bytes(kind, calls, plan, family.stages, members, made)
+    if not exact.all():
+        _one_by_one(kind, members[~exact], rows, made)
+        members, calls = members[exact], calls[exact]
+        if not members.size:
+            return
     if kind.types.q not in ("bf16", "fp16") or kind.types.kv not in ("bf16", "fp16"):
         what = f"no expected time: calibrated for 16-bit tensors, not {kind.types.q} with {kind.types.kv} keys"
         _fill(made, "status", members, what)
@@ -205,18 +210,18 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
     _fill(made, "status", members, OK)
 
 
-def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints, made: Predicted) -> None:
+def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints, made: Predicted) -> Flags:
+    """Main-memory bytes of the rows that float64 counts exactly; returns which those are."""
     moved = main_memory(calls, plan, kind.device, kind.types.q, kind.types.kv, stages)
-    read, written = moved.read_bytes, moved.write_bytes
+    read = np.where(moved.once, 0, moved.read_bytes) if kind.warm else moved.read_bytes
     method = np.where(moved.once, ONCE, np.where(moved.again, SWEPT, HEADS))
-    cache = kind.device.cache_before("hbm")
-    if kind.warm and cache:
-        kept = float(usable_bytes(cache))
-        read, written = np.where(moved.once, np.maximum(read - kept, 0), read), np.where(moved.once, 0, written)
-        method = np.where(moved.once, ONCE + ", warm", method)
-    _put(made, "hbm_read_bytes", members, read.astype(np.int64))
-    _put(made, "hbm_write_bytes", members, written.astype(np.int64))
-    _put(made, "method", members, method)
+    if kind.warm:
+        method = np.where(moved.once, ONCE + ", warm", np.char.add(method, "; from a cold cache"))
+    exact: Flags = np.maximum(moved.read_bytes, moved.write_bytes) < COUNTS_EXACT
+    _put(made, "hbm_read_bytes", members[exact], read[exact].astype(np.int64))
+    _put(made, "hbm_write_bytes", members[exact], moved.write_bytes[exact].astype(np.int64))
+    _put(made, "method", members[exact], method[exact])
+    return exact
 
 
 def _one_by_one(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
@@ -243,7 +248,7 @@ def _single(
     try:
         tile = parse_tile(kind.tile) if kind.tile else None
         schedule = make_schedule(problem, kind.device, kind.kernel, tile)
-        moved = hbm_traffic(schedule, kind.device)
+        moved = hbm_traffic(schedule, kind.device, kind.warm)
     except IosimError as error:
         return {**made, "status": error.faults[0].what}
     status = OK
