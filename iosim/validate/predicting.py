@@ -23,7 +23,7 @@ from iosim.machine import Device, load_device
 from iosim.masks import Grid, bind, parse_mask, parse_tile
 from iosim.timing.calls import Calls, Flags, Ints
 from iosim.timing.expected import expectation
-from iosim.timing.families import FAMILIES, calibration_of, check_framework, expected_parts
+from iosim.timing.families import BEYOND, FAMILIES, beyond, calibration_of, check_framework, expected_parts
 from iosim.timing.parts import total_s
 from iosim.timing.plan import Plan
 from iosim.timing.rates import rates_of
@@ -140,9 +140,10 @@ def read_kind(words: tuple[str, ...]) -> Kind:
     if text["l2"] not in ("cold", "warm"):
         raise UsageError(f"l2 is cold or warm, not {text['l2']!r}", "l2")
     q = dtype(text["dtype"], "dtype")
+    file = load_kernel(text["kernel"])
     return Kind(
         device=load_device(text["device"]),
-        kernel=load_kernel(text["kernel"]).name,
+        kernel=file.decode or file.name if text["phase"] == "decode" else file.name,
         phase=text["phase"],
         types=Types.of(q, dtype(text["kv_dtype"], "kv_dtype") if text["kv_dtype"] else None),
         mask=text["mask"],
@@ -196,8 +197,12 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
     if not exact.all():
         _one_by_one(kind, members[~exact], rows, made)
         members, calls = members[exact], calls[exact]
-        if not members.size:
-            return
+    why = beyond(calls)
+    for code in np.flatnonzero(np.bincount(why)).tolist():
+        _fill(made, "status", members[why == code], f"no expected time: {BEYOND[code]}")
+    members, calls = members[why == 0], calls[why == 0]
+    if not members.size:
+        return
     if kind.types.q not in ("bf16", "fp16") or kind.types.kv not in ("bf16", "fp16"):
         what = f"no expected time: calibrated for 16-bit tensors, not {kind.types.q} with {kind.types.kv} keys"
         _fill(made, "status", members, what)

@@ -74,7 +74,7 @@ def test_ranges_of_iosim_measure_name_their_cases(tmp_path: Path) -> None:
     labelled.write_text(text.replace(f'""<default domain>:{shape[0]}', f"{outer}{case.label}"))
     table = read_table(labelled, A100)
     (found,) = [row for row in table.counted if row.kind.phase == "decode"]
-    assert found.kind.kernel == "flash2"
+    assert found.kind.kernel == "flash2-decode"  # what a decode row of the family stands for
     assert found.shape == (case.batch, case.heads, case.kv_heads, case.head_dim, case.head_dim, 1, case.seq_kv)
     assert found.kind.device.key == device.key
     labelled.write_text(text.replace(shape[0], "iosim/sdpa-flash/1"))
