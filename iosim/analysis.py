@@ -183,8 +183,12 @@ def _kernel_report(
             )
         )
     ceilings = kernel_ceilings(schedule, device, requests.total_bytes, hbm.traffic.total_bytes if hbm else None)
-    expected = None if options.replay.closed_form else expectation(schedule, device, options.warm)[0]
-    return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected)
+    expected, why = (
+        (None, "--no-replay leaves it out")
+        if options.replay.closed_form
+        else expectation(schedule, device, options.warm)
+    )
+    return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected, unexpected=why)
 
 
 def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...]:
@@ -239,6 +243,8 @@ def _absent(device: Device | None, options: Options, kernels: Sequence[KernelRep
     """What the report cannot say of which kernels, one line per reason."""
     reasons: dict[str, list[str]] = {}
     for kernel in kernels:
+        if kernel.unexpected:
+            reasons.setdefault(f"no expected time: {kernel.unexpected}", []).append(kernel.name)
         for name, why in kernel.ceilings.unknown.items():
             reasons.setdefault(f"no {name} ceiling: {why}", []).append(kernel.name)
         if device and device.has_level("hbm") and not any(at.name == "hbm" for at in kernel.boundaries):

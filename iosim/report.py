@@ -133,11 +133,18 @@ class KernelReport:
     """what the calibrated model expects, which real kernels may miss either way; never part of the floor"""
     overlap: Overlap | None = None
     """its time with the link's messages, where there are some; never part of the floor"""
+    unexpected: str = ""
+    """why no time is expected"""
 
     @property
     def name(self) -> str:
         """The kernel's name."""
         return self.schedule.kernel
+
+    @property
+    def bottleneck(self) -> str:
+        """The largest part of the expected time; where none is expected, the resource with the longest ceiling."""
+        return self.expected.bottleneck if self.expected else self.ceilings.bottleneck
 
     def boundary(self, name: str) -> BoundaryReport:
         """One boundary by name."""
@@ -159,7 +166,8 @@ class KernelReport:
             "time_floor_s": self.floor.time_s if self.floor else None,
             "ceilings": self.ceilings.to_dict(),
             "time_expected_s": self.expected.time_s if self.expected else None,
-            "bottleneck": self.ceilings.bottleneck,
+            "bottleneck": self.bottleneck,
+            "binding_ceiling": self.ceilings.bottleneck,
             "breakdown": dict(self.expected.breakdown) if self.expected else {},
             **(self.overlap.to_dict() if self.overlap else {}),
         }

@@ -143,7 +143,7 @@ TOPICS: dict[str, Topic] = {
     "ceilings": Topic(
         "what each resource would take alone",
         "Seconds that each resource needs for the kernel's own work: executed FLOP, exponentials, shared-memory "
-        "traffic, requests at L2, bytes at main memory. The longest is the bottleneck. They are no floors: another "
+        "traffic, requests at L2, bytes at main memory. The longest binds. They are no floors: another "
         "kernel may do less work.",
         "work / rate, per resource",
         ("masked entries of visited tiles count as executed", "the L2's rate is the best measured one where known"),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iosim.analysis import multicast
 from iosim.attention import PHASES, Attention, Shape, Types, dtype
 from iosim.cache.closed_form import hbm_traffic
 from iosim.errors import AbsentError, IosimError, UsageError, did_you_mean
@@ -22,6 +23,7 @@ from iosim.kernels import load_kernel, make_schedule
 from iosim.machine import Device, load_device
 from iosim.masks import Grid, bind, parse_mask, parse_tile
 from iosim.timing.calls import Calls, Flags, Ints
+from iosim.timing.ceilings import kernel_ceilings
 from iosim.timing.expected import expectation
 from iosim.timing.families import BEYOND, FAMILIES, beyond, calibration_of, check_framework, expected_parts
 from iosim.timing.parts import total_s
@@ -249,29 +251,34 @@ def _single(
         floor = time_floor(problem, kind.device, kind.warm)
     except IosimError as error:
         return {"status": error.faults[0].what}
-    made: dict[str, object] = {"time_floor_s": float(np.nextafter(floor.time_s, 0)), "bottleneck": floor.binding}
+    made: dict[str, object] = {"time_floor_s": float(np.nextafter(floor.time_s, 0))}
     try:
         tile = parse_tile(kind.tile) if kind.tile else None
         schedule = make_schedule(problem, kind.device, kind.kernel, tile)
         moved = hbm_traffic(schedule, kind.device, kind.warm)
     except IosimError as error:
         return {**made, "status": error.faults[0].what}
-    status = OK
-    if moved is None:
-        status = "no main-memory formula for this kernel"
-    else:
+    if moved:
         made |= {
             "hbm_read_bytes": moved.traffic.read_bytes,
             "hbm_write_bytes": moved.traffic.write_bytes,
             "method": moved.method,
         }
-    if tile is not None and kind.device.kind != "cpu":  # a processor's model takes any tile
-        why = "no expected time: calibrated for the kernel's own tiles"
-        return {**made, "status": why if moved else status}
-    expected, why = expectation(schedule, kind.device, kind.warm, kind.framework)
-    if expected is None:
-        return {**made, "status": f"no expected time: {why}" if moved else status}
-    return {**made, "time_expected_s": expected.time_s, "bottleneck": expected.bottleneck, "status": status}
+    bytes_status = OK if moved else "no main-memory formula for this kernel"
+    expected, why = None, "calibrated for the kernel's own tiles"
+    if tile is None or kind.device.kind == "cpu":  # a processor's model takes any tile
+        expected, why = expectation(schedule, kind.device, kind.warm, kind.framework)
+    if expected:
+        return {
+            **made, "time_expected_s": expected.time_s, "bottleneck": expected.bottleneck, "status": bytes_status
+        }  # fmt: skip
+    total = moved.traffic.total_bytes if moved else None
+    ceilings = kernel_ceilings(schedule, kind.device, multicast(schedule).total_bytes, total)
+    return {
+        **made,
+        "bottleneck": ceilings.bottleneck or None,
+        "status": f"no expected time: {why}" if moved else bytes_status,
+    }
 
 
 def _fill(made: Predicted, name: str, members: Ints, value: object) -> None:
