@@ -121,7 +121,7 @@ def device_memory(device: Device, boundary: str) -> Memory:
     """
     size = device.memory_above_bytes(boundary)
     cache = device.cache_before("hbm") if boundary == "hbm" else None
-    kept = 8 * cache.capacity_bytes * cache.instances if cache and cache.capacity_bytes else None
+    kept = 8 * cache.total_bytes if cache and cache.total_bytes else None
     return Memory(boundary, 8 * size, device.cores if boundary == "core" else 1, CONTAINS[boundary], kept)
 
 

@@ -74,7 +74,7 @@ def _unavoidable(members: Sequence[tuple[Counted, Predicted]], column: str, leas
     made = []
     for (row, _), floor in zip(members, least.tolist(), strict=True):
         cache = row.kind.device.cache_before("hbm")
-        kept = cache.capacity_bytes or 0 if cache else 0
+        kept = cache.total_bytes or 0 if cache else 0
         made.append(max(0.0, floor - kept) if boundary == "hbm" and (direction == "write" or row.kind.warm) else floor)
     return np.array(made)
 
