@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from iosim.analysis import multicast
 from iosim.attention import PHASES, Attention, Shape, Types, dtype
@@ -30,9 +28,9 @@ from iosim.timing.parts import total_s
 from iosim.timing.plan import Plan
 from iosim.timing.rates import rates_of
 from iosim.timing.traffic import COUNTS_EXACT, floors_s, main_memory
+from iosim.validate.predicted import ADDED, Predicted
 from iosim.validate.rows import KEYS, Columns, Rows, band, read_rows
 
-ADDED = ("time_expected_s", "time_floor_s", "hbm_read_bytes", "hbm_write_bytes", "method", "bottleneck", "status")
 #: rows of a chunk: large enough for arrays, small enough for memory
 CHUNK_ROWS = 100_000
 OK = "ok"
@@ -41,16 +39,6 @@ ONCE, HEADS, SWEPT = (
     "closed form: K and V of the heads in flight stay cached",
     "closed form: each round of items sweeps K and V again",
 )
-
-
-@dataclass(slots=True)
-class Predicted:
-    """Added columns of one chunk."""
-
-    columns: dict[str, list[object]]
-    """the columns of `ADDED`; None where there is no number"""
-    failed: int = 0
-    """rows without a floor"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +68,7 @@ class Kind:
 def predict_columns(columns: Columns) -> Predicted:
     """The added columns for rows given as columns of text."""
     rows = read_rows(columns)
-    made = Predicted({name: [None] * rows.count for name in ADDED})
+    made = Predicted.of(rows.count)
     status = made.columns["status"]
     for row, why in rows.refused.items():
         status[row] = why
@@ -115,7 +103,7 @@ def _predict_kind(words: tuple[str, ...], members: Ints, rows: Rows, made: Predi
     try:
         kind = read_kind(words)
     except IosimError as error:
-        _fill(made, "status", members, str(error.faults[0].what))
+        made.fill("status", members, str(error.faults[0].what))
         return
     members = _aligned(kind, members, rows, made)
     if not members.size:
@@ -162,7 +150,7 @@ def _aligned(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> Ints:
         return members
     longer = rows.numbers["seq_q"][members] > rows.numbers["seq_kv"][members]
     if longer.any():
-        _fill(made, "status", members[longer], "a causal mask needs at least as many keys as queries")
+        made.fill("status", members[longer], "a causal mask needs at least as many keys as queries")
     kept: Ints = members[~longer]
     return kept
 
@@ -190,9 +178,9 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
     try:
         floor = floors_s(calls, kind.device, kind.types.q, kind.types.kv, kind.warm)
     except AbsentError as error:
-        _fill(made, "status", members, error.faults[0].what)
+        made.fill("status", members, error.faults[0].what)
         return
-    _put(made, "time_floor_s", members, np.nextafter(floor, 0))
+    made.put("time_floor_s", members, np.nextafter(floor, 0))
     family = FAMILIES[calibration_of(kind.kernel, kind.device).family]
     plan = family.plan(calls, rates_of(kind.device), kind.framework)
     exact = _put_bytes(kind, calls, plan, family.stages, members, made)
@@ -201,20 +189,20 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
         members, calls = members[exact], calls[exact]
     why = beyond(calls)
     for code in np.flatnonzero(np.bincount(why)).tolist():
-        _fill(made, "status", members[why == code], f"no expected time: {BEYOND[code]}")
+        made.fill("status", members[why == code], f"no expected time: {BEYOND[code]}")
     members, calls = members[why == 0], calls[why == 0]
     if not members.size:
         return
     if kind.types.q not in ("bf16", "fp16") or kind.types.kv not in ("bf16", "fp16"):
         what = f"no expected time: calibrated for 16-bit tensors, not {kind.types.q} with {kind.types.kv} keys"
-        _fill(made, "status", members, what)
+        made.fill("status", members, what)
         return
     parts = expected_parts(calls, kind.device, kind.kernel, kind.framework, kind.warm)
-    _put(made, "time_expected_s", members, total_s(parts))
+    made.put("time_expected_s", members, total_s(parts))
     names = np.array([name.removesuffix("_s") for name in parts])
     largest = names[np.argmax(np.stack(list(parts.values())), axis=0)]
-    _put(made, "bottleneck", members, largest)
-    _fill(made, "status", members, OK)
+    made.put("bottleneck", members, largest)
+    made.fill("status", members, OK)
 
 
 def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints, made: Predicted) -> Flags:
@@ -225,9 +213,9 @@ def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints,
     if kind.warm:
         method = np.where(moved.once, ONCE + ", warm", np.char.add(method, "; from a cold cache"))
     exact: Flags = np.maximum(moved.read_bytes, moved.write_bytes) < COUNTS_EXACT
-    _put(made, "hbm_read_bytes", members[exact], read[exact].astype(np.int64))
-    _put(made, "hbm_write_bytes", members[exact], moved.write_bytes[exact].astype(np.int64))
-    _put(made, "method", members[exact], method[exact])
+    made.put("hbm_read_bytes", members[exact], read[exact].astype(np.int64))
+    made.put("hbm_write_bytes", members[exact], moved.write_bytes[exact].astype(np.int64))
+    made.put("method", members[exact], method[exact])
     return exact
 
 
@@ -279,26 +267,3 @@ def _single(
         "bottleneck": ceilings.bottleneck or None,
         "status": f"no expected time: {why}" if moved else bytes_status,
     }
-
-
-def _fill(made: Predicted, name: str, members: Ints, value: object) -> None:
-    column = made.columns[name]
-    for row in members.tolist():
-        column[row] = value
-
-
-def _put(made: Predicted, name: str, members: Ints, values: NDArray[Any]) -> None:
-    column = made.columns[name]
-    if members.size == len(column):
-        column[:] = _ordered(values, members)
-        return
-    for row, value in zip(members.tolist(), values.tolist(), strict=True):
-        column[row] = value
-
-
-def _ordered(values: NDArray[Any], members: Ints) -> list[object]:
-    """Values in row order, when the members are all rows."""
-    back = np.empty_like(values)
-    back[members] = values
-    listed: list[object] = back.tolist()
-    return listed
