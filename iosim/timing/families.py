@@ -72,6 +72,10 @@ PUBLISHED = {
 BACKWARD_OF = {"flash2-backward": "flash2", "unfused-backward": "unfused"}
 #: (family, framework) -> calibration of constants that the framework's call replaces by its own
 OWN_CALLS = {("fa3", "sglang"): "fa3-sglang", ("trtllm", "sglang"): "trtllm-sglang"}
+#: constants of vLLM's own kernel, which writes the cache, in version 0.24: its tables of Ada and consumer Blackwell take
+#: them from H100's fit, since those of A100 are version 0.14's
+CACHE_WRITE = ("write_wave", "write_threads", "write_bandwidth")
+CACHE_WRITE_OF = {("fa2", "vllm", "ada"): "fa3", ("fa2", "vllm", "blackwell-consumer"): "fa3"}
 #: largest head size of the tables: 64, 128, 256 fitted or judged, 192 judged; kernels for more are other kernels
 MOST_HEAD_DIM = 256
 #: query rows that every product of a call's numbers of items and tiles stays below 2^63 with
@@ -106,10 +110,15 @@ def calibration_of(kernel: str, device: Device) -> Calibration:
     raise AbsentError(f"no calibration for the kernel {kernel}")
 
 
-def values_of(calibration: Calibration, framework: str) -> Mapping[str, float]:
-    """Constants of a family under a framework, by name."""
-    own = OWN_CALLS.get((calibration.family, framework))
-    return {**calibration.values(), **load_calibration(own).values()} if own else calibration.values()
+def values_of(calibration: Calibration, framework: str, architecture: str) -> Mapping[str, float]:
+    """Constants of a family under a framework on an architecture, by name."""
+    values = dict(calibration.values())
+    if own := OWN_CALLS.get((calibration.family, framework)):
+        values |= load_calibration(own).values()
+    if other := CACHE_WRITE_OF.get((calibration.family, framework, architecture)):
+        written = load_calibration(other).values()
+        values |= {name: written[name] for name in CACHE_WRITE}
+    return values
 
 
 def check_framework(framework: str) -> str:
@@ -157,7 +166,7 @@ def expected_parts(
     if kernel in BACKWARD_OF:
         kernel, work = BACKWARD_OF[kernel], replace(work, forward=False, backward=True)
     calibration = calibration_of(kernel, device)
-    values = constants or values_of(calibration, framework)
+    values = constants or values_of(calibration, framework, device.architecture)
     if calibration.family in PUBLISHED:
         if check_framework(framework) != "none":
             raise AbsentError(f"the call of {framework} around {kernel} is not modelled")
