@@ -231,11 +231,14 @@ class WorkingSet:
     """accumulators in registers"""
     tensor_bytes: int = 0
     """accumulators in tensor memory (Blackwell)"""
+    levels: tuple[tuple[str, int], ...] = ()
+    """further levels of a core (an NPU's l0a, l0b, l0c, ub): name and bytes"""
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.shared_bytes + self.register_bytes + self.tensor_bytes
+        named = sum(size for _, size in self.levels)
+        return self.shared_bytes + self.register_bytes + self.tensor_bytes + named
 
 
 @dataclass(frozen=True, slots=True)

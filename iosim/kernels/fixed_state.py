@@ -19,7 +19,7 @@ from iosim.kernels.linear_parts import FEATURE_MAP, FEATURES, GATE, GATES, featu
 from iosim.kernels.programs import Step
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
 
-STATE_BITS = Parameter("state_bits", 32, "bits of one element of the state", least=4)
+STATE_BITS = Parameter("state_bits", 32, "bits of one element of the state", least=4, most=64)
 
 
 def widths(call: Call) -> dict[str, int]:

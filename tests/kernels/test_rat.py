@@ -157,4 +157,4 @@ def test_what_it_refuses() -> None:
     device, asked = load_device("h100-sxm5"), problem(8192, 8192, 128, mask="causal")
     with pytest.raises(UsageError, match="shared memory per block") as refused:
         make_schedule(asked, device, "rat", tile(1024, 64))
-    assert refused.value.faults[0].hint == "the largest that fits is 464x64"
+    assert refused.value.faults[0].hint == "the largest that fits is 336x64"
