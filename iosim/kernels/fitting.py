@@ -3,6 +3,8 @@
 A tile typed too large is refused with the largest that fits, or with the parameter that takes the room; a kernel's own
 tile is shrunk, and a note says so. Working sets grow with both extents, so that a bisection finds the largest:
     for each key extent, a multiple of 16, the most rows that fit, a multiple of 16; of all these the largest area
+Thread block clusters exist from compute capability 9.0 on, of 8 blocks anywhere and of 16 where a kernel opts in (CUDA
+C++ Programming Guide, Thread Block Clusters).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from iosim.units import binary_bytes
 STEP = 16
 #: so many key extents are all tried: two passes keep two words per key tile, and need more with narrow ones
 FEW = 64
+#: blocks of a cluster that every device with clusters runs
+PORTABLE_CLUSTER = 8
 
 
 def fitted(
@@ -219,3 +223,20 @@ def _best(
 def _count(extents: Sequence[int], fits: Callable[[int], bool], most: int | None = None) -> int:
     """How many of the first extents fit, by bisection."""
     return bisect_left(extents, True, hi=most, key=lambda size: not fits(size))
+
+
+def cluster_notes(file: KernelFile, call: Call, device: Device | None) -> tuple[str, ...]:
+    """What to tell of a call's cluster of thread blocks.
+
+    Raises:
+        UsageError: the device has no clusters.
+    """
+    cluster = int(call.settings.get("cluster", 1))
+    if device is None or cluster == 1 or not device.compute_capability:
+        return ()
+    if int(device.compute_capability.split(".")[0]) < 9:
+        what = f"{device.name} has no clusters of thread blocks, got cluster={cluster}"
+        raise UsageError(what, "--set cluster", "they exist from compute capability 9.0 on: leave out cluster")
+    if cluster <= PORTABLE_CLUSTER:
+        return ()
+    return (f"{file.name}: a cluster of {cluster} is not portable: kernels opt in to more than {PORTABLE_CLUSTER}",)

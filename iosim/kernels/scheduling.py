@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from iosim.attention import Attention
 from iosim.errors import UsageError
 from iosim.kernels.algorithm import Call, Setting
-from iosim.kernels.fitting import fitted
+from iosim.kernels.fitting import cluster_notes, fitted
 from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
 from iosim.machine import Device
 from iosim.masks import Tiling
@@ -97,8 +97,9 @@ def prepare(
         tiling = replace(tiling, group=problem.shape.group)
     chosen = algorithm.settings(file.parameters, rule.settings if rule else _kept(own), settings)
     call = Call(problem, tiling, chosen, *_cores(device))
+    clusters = cluster_notes(file, call, device)
     call, notes = fitted(file, call, device if fit else None, rule, settings)
-    return Prepared(call, packed, notes)
+    return Prepared(call, packed, (*notes, *clusters))
 
 
 def _cores(device: Device | None) -> tuple[int, tuple[tuple[str, int], ...], int]:

@@ -42,6 +42,7 @@ USAGE = [
     (["simulate", "--kernel", "unfused", "--set", "gemm_tile=1024"], "at most 256 fits"),
     (["simulate", "--kernel", "flash4", "--set", "software_exp=500"], "0 to 128"),
     (["simulate", "--kernel", "flash4", "--set", "tensor_memory=true"], "tensor_memory=false"),
+    (["simulate", "--kernel", "flash3", "--device", "a100-sxm-80gb", "--set", "cluster=4"], "9.0"),
     (["report", "--tile", "128"], "tile"),
     (["report", "--tile", "0x64"], "below 1"),
     (["report", "--measured", "fast"], "1.3ms"),

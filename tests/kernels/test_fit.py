@@ -15,6 +15,7 @@ from iosim.kernels.algorithm import Parameter, total_sums
 from iosim.kernels.fitting import lacks
 from iosim.machine import load_device
 from iosim.masks import Tiling, parse_tile
+from iosim.schedule import Schedule
 
 H100 = "h100-sxm5"
 ASCEND = "ascend-910b2"
@@ -227,6 +228,32 @@ def test_an_enormous_tile_is_refused_at_once() -> None:
     refused((problem(4096, 4096, 128), load_device(H100), "flash2", tile(10**12 - 1, 10**12 - 1)))
     refused((problem(4096, 4096, 64), load_device(ARRAY), "fusemax", tile(10**12 - 1, 10**12 - 1)))
     assert time.perf_counter() - start < 1
+
+
+# --- clusters -----------------------------------------------------------------------------------
+
+
+def clustered(device: str | None, cluster: int) -> Schedule:
+    asked = problem(4096, 4096, 128, heads=8)
+    return make_schedule(asked, load_device(device) if device else None, "flash3", tile(128, 64), {"cluster": cluster})
+
+
+def test_clusters_need_a_device_that_has_them() -> None:
+    """CUDA's programming guide: thread block clusters from compute capability 9.0, of 8, or 16 where allowed."""
+    for device in ("a100-sxm-80gb", "l40s", "v100-sxm2-32gb"):
+        with pytest.raises(UsageError, match="has no clusters") as caught:
+            clustered(device, 4)
+        assert caught.value.faults[0].where == "--set cluster"
+        assert "9.0" in caught.value.faults[0].hint
+        assert clustered(device, 1).multicast == 1
+    assert clustered(H100, 4).multicast == clustered("mi300x", 4).multicast == clustered(None, 4).multicast == 4
+    with pytest.raises(UsageError, match="at most 16, got 64"):
+        clustered(H100, 64)
+
+
+def test_a_cluster_above_eight_is_told() -> None:
+    assert not any("portable" in note for note in clustered(H100, 8).notes)
+    assert any("cluster of 16" in note and "portable" in note for note in clustered(H100, 16).notes)
 
 
 # --- speed --------------------------------------------------------------------------------------
