@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from test_counts import problem, tile
@@ -13,6 +14,7 @@ from iosim.errors import UsageError
 from iosim.kernels import ALGORITHMS, kernel_names, load_kernel, make_schedule
 from iosim.kernels.algorithm import Parameter, total_sums
 from iosim.kernels.fitting import lacks
+from iosim.kernels.scheduling import prepare
 from iosim.machine import load_device
 from iosim.masks import Tiling, parse_tile
 from iosim.schedule import Schedule
@@ -215,6 +217,39 @@ def test_a_hint_is_a_tile_that_works_and_none_beside_it_does(name: str) -> None:
         if larger.rows <= typed.rows and larger.cols <= typed.cols:
             with pytest.raises(UsageError):
                 make_schedule(asked, device, kernel, larger)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "device", "phase"),
+    [("flash2", H100, "prefill"), ("flash2", "t4", "prefill"), ("flash4", "b200-sxm", "prefill"),
+     ("flash2-backward", H100, "backward"), ("fast-attention", ASCEND, "prefill"), ("flash-v100", "v100-sxm2-32gb", "prefill"),
+     ("two-pass-array", ARRAY, "prefill"), ("three-pass-array", ARRAY, "prefill")],
+)  # fmt: skip
+def test_no_multiple_of_16_makes_a_larger_tile(kernel: str, device: str, phase: str) -> None:
+    """Every pair of extents up to 1024 x 256, tried one by one."""
+    asked, on = problem(16384, 16384, 128, mask="causal", heads=2, kv_heads=2, phase=phase), load_device(device)
+    settings = {"tensor_memory": True} if device == "b200-sxm" else {}
+    made = prepare(asked, on, load_kernel(kernel), tile(1024, 256), settings, None, fit=False).call
+    algorithm = load_kernel(kernel).algorithm
+    best = max(
+        (rows * cols)
+        for rows in range(16, 1025, 16)
+        for cols in range(16, 257, 16)
+        if lacks(algorithm.working_set(replace(made, tiling=tile(rows, cols))), on) is None
+    )
+    _, _, hint = refused((asked, on, kernel, tile(1024, 256), settings))
+    assert proposed(hint).rows * proposed(hint).cols == best
+
+
+@pytest.mark.parametrize(
+    ("heads", "extents"), [(8, "8x128"), (16, "16x128"), (32, "16x128"), (64, "64x128"), (128, "64x128")]
+)
+def test_latents_on_blackwell_take_the_tiles_of_the_released_selection(heads: int, extents: str) -> None:
+    """flashinfer's fmhaKernels.cuh, selectMlaGenerationKernel: 8, 16 or 64 heads, never 128."""
+    asked = problem(1, 4096, 576, 512, heads=heads, kv_heads=1, phase="decode", latent=True)
+    made = make_schedule(asked, load_device("b200-sxm"), "trtllm-decode")
+    assert str(made.tiling) == extents
+    assert lacks(made.working_set, load_device("b200-sxm")) is None
 
 
 def test_pages_and_the_key_tile_of_a_hint_divide() -> None:
