@@ -22,26 +22,39 @@ from iosim.validate.validating import Validation, validate
 
 SAMPLE = Path(__file__).resolve().parents[2] / "measurements" / "aiconfigurator-0.12.0-sample.csv"
 
-#: (device, phase, window) -> largest median error allowed on the 95 rows of the sample: what the model reaches on
-#: the whole table (docs/accuracy.md), and half as much again for the scatter of so few rows
+#: (device, framework, phase, window) -> largest median error allowed on the 95 rows of the sample: what the model
+#: reaches on the whole table (docs/accuracy.md), and half as much again for the scatter of so few rows; more where the
+#: median row lies at a step of the raster on which replayed graphs begin (SGLang's decode on Blackwell)
 GATE = {
-    ("a100-sxm-80gb", "prefill", False): 0.03, ("a100-sxm-80gb", "decode", False): 0.042,
-    ("h100-sxm5", "prefill", False): 0.035, ("h100-sxm5", "decode", False): 0.04,
-    ("h100-sxm5", "prefill", True): 0.045, ("h100-sxm5", "decode", True): 0.06,
-    ("h200-sxm", "prefill", False): 0.035, ("h200-sxm", "decode", False): 0.043,
-    ("h200-sxm", "prefill", True): 0.04, ("h200-sxm", "decode", True): 0.055,
-    ("b200-sxm", "prefill", False): 0.04, ("b200-sxm", "decode", False): 0.045,
-    ("b200-sxm", "prefill", True): 0.065, ("b200-sxm", "decode", True): 0.05,
-    ("b300-sxm", "prefill", False): 0.065, ("b300-sxm", "decode", False): 0.065,
-    ("b300-sxm", "prefill", True): 0.075, ("b300-sxm", "decode", True): 0.04,
-    ("gb200", "prefill", False): 0.055, ("gb200", "decode", False): 0.05,
-    ("gb200", "prefill", True): 0.07, ("gb200", "decode", True): 0.085,
-    ("gb300", "prefill", False): 0.05, ("gb300", "decode", False): 0.055,
-    ("gb300", "prefill", True): 0.07, ("gb300", "decode", True): 0.065,
-    ("l40s", "prefill", False): 0.085, ("l40s", "decode", False): 0.08,
-    ("l40s", "prefill", True): 0.085, ("l40s", "decode", True): 0.095,
-    ("rtx-pro-6000-blackwell-server", "prefill", False): 0.075, ("rtx-pro-6000-blackwell-server", "decode", False): 0.085,
-    ("rtx-pro-6000-blackwell-server", "prefill", True): 0.06, ("rtx-pro-6000-blackwell-server", "decode", True): 0.06,
+    ("a100-sxm-80gb", "vllm", "prefill", False): 0.03, ("a100-sxm-80gb", "vllm", "decode", False): 0.042,
+    ("h100-sxm5", "vllm", "prefill", False): 0.035, ("h100-sxm5", "vllm", "decode", False): 0.04,
+    ("h100-sxm5", "vllm", "prefill", True): 0.045, ("h100-sxm5", "vllm", "decode", True): 0.06,
+    ("h200-sxm", "vllm", "prefill", False): 0.035, ("h200-sxm", "vllm", "decode", False): 0.043,
+    ("h200-sxm", "vllm", "prefill", True): 0.04, ("h200-sxm", "vllm", "decode", True): 0.055,
+    ("b200-sxm", "vllm", "prefill", False): 0.04, ("b200-sxm", "vllm", "decode", False): 0.045,
+    ("b200-sxm", "vllm", "prefill", True): 0.065, ("b200-sxm", "vllm", "decode", True): 0.05,
+    ("b300-sxm", "vllm", "prefill", False): 0.065, ("b300-sxm", "vllm", "decode", False): 0.065,
+    ("b300-sxm", "vllm", "prefill", True): 0.075, ("b300-sxm", "vllm", "decode", True): 0.04,
+    ("gb200", "vllm", "prefill", False): 0.055, ("gb200", "vllm", "decode", False): 0.05,
+    ("gb200", "vllm", "prefill", True): 0.07, ("gb200", "vllm", "decode", True): 0.085,
+    ("gb300", "vllm", "prefill", False): 0.05, ("gb300", "vllm", "decode", False): 0.055,
+    ("gb300", "vllm", "prefill", True): 0.07, ("gb300", "vllm", "decode", True): 0.065,
+    ("l40s", "vllm", "prefill", False): 0.085, ("l40s", "vllm", "decode", False): 0.08,
+    ("l40s", "vllm", "prefill", True): 0.085, ("l40s", "vllm", "decode", True): 0.095,
+    ("rtx-pro-6000-blackwell-server", "vllm", "prefill", False): 0.075, ("rtx-pro-6000-blackwell-server", "vllm", "decode", False): 0.085,
+    ("rtx-pro-6000-blackwell-server", "vllm", "prefill", True): 0.06, ("rtx-pro-6000-blackwell-server", "vllm", "decode", True): 0.06,
+    ("h100-sxm5", "sglang", "prefill", False): 0.055, ("h100-sxm5", "sglang", "decode", False): 0.06,
+    ("h100-sxm5", "sglang", "prefill", True): 0.085, ("h100-sxm5", "sglang", "decode", True): 0.095,
+    ("h200-sxm", "sglang", "prefill", False): 0.06, ("h200-sxm", "sglang", "decode", False): 0.065,
+    ("h200-sxm", "sglang", "prefill", True): 0.1, ("h200-sxm", "sglang", "decode", True): 0.095,
+    ("b200-sxm", "sglang", "prefill", False): 0.055, ("b200-sxm", "sglang", "decode", False): 0.065,
+    ("b200-sxm", "sglang", "prefill", True): 0.08, ("b200-sxm", "sglang", "decode", True): 0.02,
+    ("b300-sxm", "sglang", "prefill", False): 0.075, ("b300-sxm", "sglang", "decode", False): 0.07,
+    ("b300-sxm", "sglang", "prefill", True): 0.07, ("b300-sxm", "sglang", "decode", True): 0.02,
+    ("gb200", "sglang", "prefill", False): 0.065, ("gb200", "sglang", "decode", False): 0.075,
+    ("gb200", "sglang", "prefill", True): 0.085, ("gb200", "sglang", "decode", True): 0.03,
+    ("gb300", "sglang", "prefill", False): 0.065, ("gb300", "sglang", "decode", False): 0.07,
+    ("gb300", "sglang", "prefill", True): 0.075, ("gb300", "sglang", "decode", True): 0.04,
 }  # fmt: skip
 
 
@@ -51,14 +64,14 @@ def shipped() -> Validation:
 
 
 def test_accuracy_has_not_drifted(shipped: Validation) -> None:
-    found = {(g.device, g.phase, g.window): g.errors.median_abs_error for g in shipped.groups if g.errors}
+    found = {(g.device, g.framework, g.phase, g.window): g.errors.median_abs_error for g in shipped.groups if g.errors}
     assert found.keys() == GATE.keys()
     missed = {key: (error, GATE[key]) for key, error in found.items() if error > GATE[key]}
     assert not missed
 
 
 def test_no_measured_row_beats_the_floor(shipped: Validation) -> None:
-    assert sum(group.rows for group in shipped.groups) > 3000
+    assert sum(group.rows for group in shipped.groups) == 95 * len(GATE)
     assert [group for group in shipped.groups if group.floors_beaten] == []
 
 
