@@ -125,6 +125,22 @@ def test_triton_rates_become_times_and_names_say_the_shape() -> None:
     assert table.skipped == {"no time_s": 1, "the column 'Mystery' names no kernel of the catalogue": 5}
 
 
+def test_triton_rates_under_another_prefix_are_refused(tmp_path: Path) -> None:
+    """FlashAttention-2 at 105 to 190 TFLOP/s, called GFLOPS; and the same numbers in GFLOPS, called TFLOPS."""
+    fill = {**A100, "dtype": "fp16"}
+    with pytest.raises(FileError) as caught:
+        validate([TRITON], fill={**fill, "unit": "GFLOPS"})
+    assert "TFLOP/s, not GFLOP/s" in caught.value.faults[0].hint
+    thousandfold = tmp_path / TRITON.name
+    _, header, *rows = TRITON.read_text().splitlines()
+    cells = [line.split(",") for line in rows]
+    lines = [",".join([row[0], *(str(float(value) * 1e3) if value else "" for value in row[1:])]) for row in cells]
+    thousandfold.write_text("\n".join([header, *lines]) + "\n")
+    with pytest.raises(FileError) as caught:
+        validate([thousandfold], fill={**fill, "unit": "TFLOPS"})
+    assert "GFLOP/s, not TFLOP/s" in caught.value.faults[0].hint
+
+
 def test_triton_units_and_types_are_not_guessed(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no unit"):
         read_table(TRITON, A100)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from iosim.cli import run
 from iosim.errors import AbsentError, FileError
 from iosim.machine import load_device
 from iosim.timing.calls import Calls
@@ -16,6 +17,8 @@ from iosim.timing.families import expected_parts
 from iosim.timing.parts import total_s
 from iosim.validate.comparing import Errors, compare, fitted_pair
 from iosim.validate.fitting import Measured, fit, fitted_half, write_calibration
+from iosim.validate.predicting import predict_rows
+from iosim.validate.published import read_published
 from iosim.validate.readers import read_table
 from iosim.validate.timings import joined
 from iosim.validate.validating import Validation, validate
@@ -117,6 +120,62 @@ def test_time_columns_say_their_unit(tmp_path: Path, column: str, factor: float)
 def test_times_in_the_wrong_unit_are_caught_by_the_floor(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="floor in the median"):
         validate([rows_file(tmp_path / "own.csv", "time_us", 1e3)])  # milliseconds under a column of microseconds
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "unit"),
+    [
+        ("time_s", 1e3, "ms"),
+        ("time_s", 1e6, "us"),
+        ("time_ms", 1e3, "us"),
+        ("time_us", 1e3, "ns"),
+        ("time_s", 1e9, "ns"),
+    ],
+)
+def test_times_far_above_the_expectation_are_in_another_unit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, factor: float, unit: str
+) -> None:
+    taken = {"time_s": 1.0, "time_ms": 1e3, "time_us": 1e6}[column]
+    path = rows_file(tmp_path / "own.csv", column, taken * factor * 1.3)
+    assert run(["validate", str(path)]) == 3
+    said = capsys.readouterr().err
+    assert f"probably in {unit}, not {column.removeprefix('time_')}" in said
+    assert "own.csv" in said
+
+
+def test_slow_times_that_no_unit_explains_are_compared(tmp_path: Path) -> None:
+    found = validate([rows_file(tmp_path / "own.csv", "time_s", 60.0)])
+    assert found.groups[0].errors
+    assert found.groups[0].errors.median_ratio == pytest.approx(1 / 60)
+
+
+def test_one_file_in_another_unit_is_named_among_others(tmp_path: Path) -> None:
+    good = [rows_file(tmp_path / f"good{i}.csv", "time_s", 1.0) for i in range(3)]
+    with pytest.raises(FileError, match=r"bad\.csv"):
+        validate([*good, rows_file(tmp_path / "bad.csv", "time_s", 1e3)])
+
+
+def test_causal_rows_with_more_queries_than_keys_are_left_out_as_predict_does(tmp_path: Path) -> None:
+    path = rows_file(tmp_path / "own.csv", "time_s", 1.0)
+    good = path.read_text().splitlines()
+    longer = [good[1].replace("512,512,causal", f"512,256,{mask}") for mask in ("causal", "window:64", "full")]
+    path.write_text("\n".join([*good, *longer]) + "\n")
+    found = validate([path])
+    names = good[0].split(",")
+    rows = [dict(zip(names, line.split(","), strict=True)) for line in longer]
+    refused = [str(row["status"]) for row in predict_rows(rows)]
+    assert found.skipped == {refused[0]: 2}
+    assert refused[1] == refused[0] != refused[2] == "ok"
+    assert sum(group.rows for group in found.groups) == 6
+
+
+def test_published_causal_figures_need_as_many_keys_as_queries() -> None:
+    row = {"hardware": "H100", "kernel": "FA3", "pass": "fwd", "dtype": "fp16", "batch": "1", "heads_q": "16", "heads_kv": "16",
+           "head_dim_qk": "128", "head_dim_v": "128", "seqlen_q": "4096", "seqlen_kv": "1024", "mask": "", "dropout": "",
+           "causal": "1", "value": "1.0", "unit": "ms"}  # fmt: skip
+    table = read_published([row, {**row, "causal": "0"}], "figures.csv")
+    assert table.skipped == {"a causal mask needs at least as many keys as queries": 1}
+    assert sum(map(len, table.timings)) == 1
 
 
 def test_bad_rows_are_counted_and_left_out(tmp_path: Path) -> None:
