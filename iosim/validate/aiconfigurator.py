@@ -51,7 +51,7 @@ ABSENT = {"window_size": 0, "beam_width": 1}
 STEP_IS_LENGTH = {("vllm", "0.14.0")}
 
 
-def is_folder(folder: Path) -> bool:
+def holds_tables(folder: Path) -> bool:
     """Whether such tables lie below a folder."""
     return any(path for name in FILES for path in folder.rglob(name))
 
@@ -65,7 +65,7 @@ def read_folder(folder: Path) -> Table:
     files = sorted(path for name in FILES for path in folder.rglob(name))
     if not files:
         raise FileError(
-            "no attention tables below this folder", str(folder), "it holds <system>/attention/<framework>/"
+            "no attention tables below this folder", str(folder), "it holds <system>/attention/<framework>/, or CSVs"
         )
     total = Table((), {})
     for path in files:

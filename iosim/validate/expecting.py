@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from iosim.errors import AbsentError
-from iosim.timing.calls import Floats
+from iosim.machine import Device
+from iosim.timing.calls import Calls, Floats
 from iosim.timing.families import expected_parts
-from iosim.timing.parts import total_s
+from iosim.timing.parts import Parts, total_s
 from iosim.timing.processor import processor_parts
 from iosim.timing.traffic import floors_s, useful_flop
 from iosim.validate.neighborhoods import expected_s, work_of
@@ -56,12 +59,21 @@ def _on_processor(timings: Timings) -> tuple[Floats, str]:
     """As `expectation`, for compiled kernels whose tile is free."""
     if {timings.dtype, timings.kv_dtype} != {"fp32"}:
         return np.empty(0), "on a processor fp32 is timed"
-    made = np.empty(len(timings))
     try:
-        for tile in dict.fromkeys(timings.tiles):
-            rows = np.array([each == tile for each in timings.tiles])
-            parts = processor_parts(timings.calls[rows], timings.device, timings.kernel, tile, timings.warm)
-            made[rows] = total_s(parts)
+        parts = on_tiles(timings.calls, timings.device, timings.kernel, timings.tiles, timings.warm)
     except AbsentError as error:
         return np.empty(0), error.faults[0].what
-    return made, ""
+    return total_s(parts), ""
+
+
+def on_tiles(
+    calls: Calls, device: Device, kernel: str, tiles: Sequence[tuple[int, int]], warm: bool,
+    constants: Mapping[str, float] | None = None,
+) -> Parts:  # fmt: skip
+    """`processor_parts` of calls that have a tile each."""
+    made: dict[str, Floats] = {}
+    for tile in dict.fromkeys(tiles):
+        rows = np.array([each == tile for each in tiles])
+        for name, part in processor_parts(calls[rows], device, kernel, tile, warm, constants).items():
+            made.setdefault(name, np.zeros(len(calls)))[rows] = part
+    return made
