@@ -86,7 +86,7 @@ def check_scale(timings: Timings, expected: Floats) -> None:
         if np.median(off) < np.log(NEAR):
             unit = likely_unit(timings.unit, factor)
             raise FileError(
-                f"times of {timings.kernel} on {timings.device.name} are {np.median(ratio):.3g} times the expected ones in "
+                f"times of {timings.kernel} on {timings.device.name} are {np.median(ratio):.4g} times the expected ones in "
                 f"the median, and agree with them when divided by {factor:g}", _where(timings),
                 f"the numbers are probably in {unit}, not {timings.unit}" if unit else "is the unit another one?",
             )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def test_prefill_without_windows_beats_the_fitted_pair(shipped: Validation) -> N
         if group.phase == "prefill" and not group.window:
             assert group.errors.median_abs_error < group.yardstick.median_abs_error / 1.5, group
             assert group.errors.p90_abs_error < group.yardstick.p90_abs_error / 1.5, group
+
+
+def test_the_accuracy_pages_tables_come_from_the_groups(shipped: Validation) -> None:
+    script = runpy.run_path(str(SAMPLE.parents[1] / "benchmarks" / "accuracy_tables.py"))
+    lines = list(script["tables"](shipped.rows()))
+    titles = [line.strip("\n# ") for line in lines if line.startswith("\n###")]
+    assert titles == [f"{phase}{windows}, {by}" for by in ("vLLM", "SGLang") for phase in ("Prefill", "Decode")
+                      for windows in ("", ", windows that cut")]  # fmt: skip
+    assert sum(line.count("| 95 |") for line in lines) == len(GATE)
 
 
 def test_groups_have_the_contracts_keys(shipped: Validation) -> None:
