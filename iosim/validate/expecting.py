@@ -9,7 +9,7 @@ import numpy as np
 from iosim.errors import AbsentError
 from iosim.machine import Device
 from iosim.timing.calls import Calls, Floats
-from iosim.timing.families import expected_parts
+from iosim.timing.families import beyond, expected_parts
 from iosim.timing.parts import Parts, total_s
 from iosim.timing.processor import processor_parts
 from iosim.timing.traffic import floors_s, useful_flop
@@ -34,6 +34,14 @@ def floor_s(timings: Timings) -> Floats:
     peak = max(timings.device.peak_flop_per_s(timings.dtype), timings.device.peak_flop_per_s(timings.kv_dtype))
     made: Floats = (timings.work.forward + BACKWARD_FLOP) * useful_flop(timings.calls) / peak
     return made
+
+
+def by_reach(timings: Timings) -> list[Timings]:
+    """Rows that a family's time model speaks of, and those it does not, each on their own."""
+    if timings.why or timings.tiles or timings.layouts or timings.paper:
+        return [timings]
+    reach = beyond(timings.calls)
+    return [timings[reach == code] for code in np.unique(reach)]
 
 
 def expectation(timings: Timings) -> tuple[Floats, str]:

@@ -10,6 +10,7 @@ from iosim.catalog.rooms import shipped
 from iosim.errors import FileError
 from iosim.timing.calls import Floats
 from iosim.validate.comparing import Group, Points, compare
+from iosim.validate.expecting import by_reach
 from iosim.validate.moving import compare_bytes
 from iosim.validate.ordering import Order, Orders, orders_of
 from iosim.validate.readers import read_table
@@ -87,7 +88,7 @@ def validate(
     worst: list[dict[str, object]] = []
     points: list[Points] = []
     ranked: list[tuple[Timings, Floats]] = []
-    for timings in joined(list(total.timings)):
+    for timings in (part for whole in joined(list(total.timings)) for part in by_reach(whole)):
         if progress:
             progress(f"{timings.device.key} {timings.kernel}")
         if not len(timings):

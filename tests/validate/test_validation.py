@@ -294,3 +294,12 @@ def test_comparing_names_the_worst_rows() -> None:
     spoiled[7] *= 5
     worst = compare(replace(table, time_s=spoiled)).worst[0]
     assert worst["row"] == int(table.row[7])
+
+
+def test_head_sizes_beyond_the_tables_are_counted_apart(tmp_path: Path) -> None:
+    path = rows_file(tmp_path / "own.csv", "time_s", 1.0)
+    large = path.read_text().splitlines()[1].replace(",128,512,512,", ",512,512,512,")
+    path.write_text(path.read_text() + large + "\n")
+    found = validate([path]).groups
+    assert [(group.rows, bool(group.errors)) for group in found] == [(5, True), (1, False)]
+    assert "head sizes up to 256" in found[1].why
