@@ -234,6 +234,8 @@ def test_the_state_floor_binds_only_in_small_memories() -> None:
 def test_linear_kernels_refuse_what_they_do_not_compute() -> None:
     with pytest.raises(UsageError, match="window"):
         make_schedule(problem(64, 64, 16, mask="window:8"), None, "lightning2")
+    with pytest.raises(UsageError, match="no mask"):
+        make_schedule(problem(64, 64, 16, mask="band:right=2"), None, "lightning2")
     with pytest.raises(UsageError, match="causal attention only"):
         make_schedule(problem(64, 64, 16), None, "gla")
     with pytest.raises(UsageError, match="no mask"):
@@ -242,3 +244,16 @@ def test_linear_kernels_refuse_what_they_do_not_compute() -> None:
         make_schedule(problem(64, 64, 16, mask="causal"), None, "prefix-linear")
     with pytest.raises(UsageError, match="does not compute decode"):
         make_schedule(problem(1, 64, 16, phase="decode"), None, "lightning2")
+
+
+def test_a_fixed_state_refuses_what_a_state_cannot_hold() -> None:
+    """A state is the sum of all keys before: no window of them, no slice, and no order of tiles."""
+    for tokens, mask in ((1, "window:10"), (4, "full"), (1, "prefix:8"), (1, "causal-top-left"), (2, "band:right=1")):
+        with pytest.raises(UsageError, match="no mask"):
+            make_schedule(problem(tokens, 64, 16, mask=mask, phase="decode"), None, "fixed-state")
+    assert make_schedule(problem(1, 64, 16, mask="full", phase="decode"), None, "fixed-state")
+    with pytest.raises(UsageError, match="V apart from K"):
+        make_schedule(problem(1, 64, 16, 8, "causal", phase="decode", latent=True), None, "fixed-state")
+    with pytest.raises(UsageError, match="token by token") as refused:
+        make_schedule(problem(1, 64, 16, mask="causal", phase="decode"), None, "fixed-state", tile(16, 64))
+    assert refused.value.faults[0].where == "--tile"

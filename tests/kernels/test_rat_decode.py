@@ -125,6 +125,8 @@ def test_the_cache_is_a_sixteenth() -> None:
 def test_what_decoding_refuses() -> None:
     with pytest.raises(UsageError, match="decodes causally"):
         make_schedule(problem(4, 64, 16, mask="full", phase="decode"), None, "rat-decode")
+    with pytest.raises(UsageError, match="decodes causally"):
+        make_schedule(problem(1, 64, 16, mask="causal-top-left", phase="decode"), None, "rat-decode")
     assert make_schedule(problem(1, 64, 16, mask="full", phase="decode"), None, "rat-decode")
     with pytest.raises(UsageError, match="V apart from K"):
         make_schedule(problem(1, 64, 16, 8, "causal", phase="decode", latent=True), None, "rat-decode")
