@@ -11,7 +11,20 @@ from iosim.errors import AbsentError, UsageError
 from iosim.floors import Bound, Floors, Memory
 from iosim.kernels import load_kernel, make_schedule
 from iosim.link_report import LinkReport, Overlap
-from iosim.links import Far, Least, Link, LinkAsked, Recompute, SharedFloor, Way, far_of, link_of, shared_floor, way_of
+from iosim.links import (
+    Far,
+    Least,
+    Link,
+    LinkAsked,
+    Recompute,
+    SharedFloor,
+    Way,
+    far_of,
+    gathered,
+    link_of,
+    shared_floor,
+    way_of,
+)
 from iosim.machine import Cluster, Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
 from iosim.timing import Ceilings, Expected, expectation
@@ -32,10 +45,11 @@ def analyze_shared(
     way = way_of(problem, options.link)
     link = link_of(device, options.link.link, way.boundary, options.link.latency)
     far = far_of(device, options.link.far) if way.boundary == "host" else Far("", None)
+    made, notes = _kernels(way, device, kernels, options)
+    way = gathered(way, [kernel.schedule for kernel, _ in made])
     joined = LinkReport(way, link, far)
     cluster = Cluster(device, way.devices, link.bytes_per_s) if device else None
     floor = shared_floor(problem, way, cluster, far, options.warm) if cluster else None
-    made, notes = _kernels(way, device, kernels, options)
     reports = tuple(_with_link(kernel, time, joined, device, floor) for kernel, time in made)
     if way.again and device:
         notes.append(_computed_again(way.again, problem, device, link))

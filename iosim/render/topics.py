@@ -163,7 +163,7 @@ TOPICS: dict[str, Topic] = {
     "exchange": Topic(
         "how devices share a call, and what one of P sends",
         "ring, zigzag: K and V of all shards but one. ulysses: heads of others out, rows of others back. state-gather: "
-        "one state per head, for linear attention. tiling-allreduce: projected rows added up, block by block. "
+        "one state per head and its decay, for linear attention. tiling-allreduce: projected rows added up, block by block. "
         "attention-servers: Q and new keys in, O out, the cache stays. Backward, gradients of keys travel with them.",
         "(N - n) H_kv (d + d_v); (N - n) (H (d + d_v) + H_kv (d + d_v)) / P; (P - 1) H_kv d d_v; 2 (P - 1) / P N W; "
         "n (H (d + d_v) + H_kv (d + d_v)) / P both ways",
