@@ -11,6 +11,7 @@ from iosim.cache.device_replay import as_asked, main_memory, single_cache, why_n
 from iosim.cache.replay_options import MainMemory
 from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
+from iosim.floors.linear import own_floor_bytes
 from iosim.kernels import KernelFile, load_kernel, make_schedule
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
@@ -180,6 +181,7 @@ def _kernel_report(
                 schedule.algorithm_class,
                 memory if boundary_name == "hbm" else None,
                 complete,
+                own_floor_bytes(schedule, known.memory, options.warm and boundary_name == "hbm") if known else None,
             )
         )
     ceilings = kernel_ceilings(schedule, device, requests.total_bytes, hbm.traffic.total_bytes if hbm else None)
@@ -198,10 +200,12 @@ def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...
     if options.replay.capacity_bytes is not None:
         passed = single_cache(schedule, None, options.replay)
         size = options.replay.capacity_bytes + schedule.working_set.total_bytes
-        floors = attention_floors(schedule.problem, Memory("hbm", 8 * size), options.warm, options.lse_output)
+        memory, whole = Memory("hbm", 8 * size), _complete(schedule, options)
+        floors = attention_floors(schedule.problem, memory, options.warm, options.lse_output)
+        own = own_floor_bytes(schedule, memory, options.warm)
         boundaries.append(
             BoundaryReport(
-                "hbm", size, passed.traffic, passed.method, True, floors, named, complete=_complete(schedule, options)
+                "hbm", size, passed.traffic, passed.method, True, floors, named, complete=whole, own_floor_bytes=own
             )
         )
     return tuple(boundaries)
@@ -267,6 +271,12 @@ def _assumptions(
     if others and device:
         notes.append(
             f"{', '.join(others)}: another function than softmax attention, whose time floor does not bound it"
+        )
+    own = [kernel.name for kernel in kernels if any(at.own_floor_bytes is not None for at in kernel.boundaries)]
+    if own:
+        notes.append(
+            f"{', '.join(own)}: `any` is over the bytes of its own function's inputs and outputs"
+            " (bounds --linear --kernel)"
         )
     once = [k.name for k in kernels if k.schedule.model and k.schedule.parameters.get("gemm_tile") == 0]
     if once:

@@ -100,7 +100,8 @@ TOPICS: dict[str, Topic] = {
         "how far a kernel is from a floor",
         "Bytes that a kernel moves across a boundary, both ways, over the floor of a class of algorithms at the same "
         "boundary with the same memory. `any` compares with every correct kernel, `scores` with those that form each "
-        "score as a sum, `once` with those that also never recompute. 1x means provably optimal in that class.",
+        "score as a sum, `once` with those that also never recompute. 1x means provably optimal in that class. `any` of a kernel "
+        "of another function (linear attention, a scan) compares with every kernel of that function.",
         "(read + written bytes) / floor",
         ("compare gaps at one boundary only: a floor for one core's memory says nothing of main memory",),
         "docs/explanation/floors.md",
