@@ -38,7 +38,8 @@ def make_schedule(
     file = load_kernel(kernel) if isinstance(kernel, str) else kernel
     made, algorithm = prepare(problem, device, file, tile, settings or {}, pack_gqa), file.algorithm
     call = made.call
-    notes = (*made.notes, *_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
+    own = (f"{file.name}: {file.note}",) if file.note else ()
+    notes = (*made.notes, *_elsewhere(file, device), *own, *(f"{file.name}: {note}" for note in algorithm.notes(call)))
     return Schedule(
         kernel=file.name,
         algorithm=algorithm.name,

@@ -30,7 +30,11 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "flash4": [{"software_exp": 10}],
     "flash-bias": [{"bias": "low-rank", "rank": 8}],
     "lightning2": [{"features": "taylor", "gate": "vector", "value_block": 16, "normalise": True}],
-    "chunk-states": [{"gate": "scalar", "value_block": 24, "features": "hedgehog"}],
+    "chunk-states": [
+        {"gate": "scalar", "value_block": 24, "features": "hedgehog", "scores": "none", "pass_states": False},
+        {"gate": "vector", "value_block": 24, "scores": "lower", "score_block": 16, "pass_states": False},
+        {"gate": "none", "cumsum": False, "score_block": 4 * 64},
+    ],
     "delta-rule": [{"gate": "scalar", "value_block": 24}],
     "fixed-state": [{"gate": "vector", "features": "taylor"}],
     "rat": [{"fused": True, "chunk": 5}],

@@ -136,4 +136,5 @@ def test_named_kernels_are_settings_that_other_tests_draw(kernel: str, algorithm
     file = load_kernel(kernel)
     assert file.algorithm.name == algorithm
     drawn = {"features", "gate", "normalise", "prefix", "value_block"}
+    drawn |= {"cumsum", "scores", "score_block", "pass_states"}
     assert set(file.parameters) | {name for rule in file.rules for name in rule.settings} <= drawn

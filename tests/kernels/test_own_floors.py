@@ -57,6 +57,7 @@ def test_sums_of_keys_and_values(
     chosen: dict[str, object] = {"features": features, "gate": gate}
     if kernel == "gla":
         mask, prefix, normalise = "causal", 0, False
+        chosen |= test_linear.PLAIN
     else:
         prefix = min(prefix, case["n"])
         chosen |= {"normalise": normalise} | ({"prefix": prefix} if prefix else {})

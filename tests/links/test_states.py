@@ -28,8 +28,13 @@ CASES = [
 def way_for(call: iosim.attention.Attention, devices: int, kernel: str, chosen: dict[str, object]) -> Way:
     way = way_of(call, LinkAsked(exchange="state-gather", devices=devices))
     assert way.share.call is not None
-    cut = {} if kernel == "lightning1" else {"value_block": 2}
-    return gathered(way, [make_schedule(way.share.call, None, kernel, tile(2, 2), cut | chosen)])
+    return gathered(way, [make_schedule(way.share.call, None, kernel, tile(2, 2), setting(kernel, chosen))])
+
+
+def setting(kernel: str, chosen: dict[str, object]) -> dict[str, object]:
+    """Settings of a kernel, the scores of chunks being of no interest here."""
+    cut: dict[str, object] = {} if kernel == "lightning1" else {"value_block": 2}
+    return cut | ({"cumsum": False, "scores": "none"} if kernel == "gla" else {}) | chosen
 
 
 def everyone(links: Links, sent: list[dict[str, Array]]) -> list[list[dict[str, Array]]]:
@@ -56,8 +61,7 @@ def test_one_gather_is_enough(
     """Each device goes on from what the shards before its own sent, and ends with the rows of the whole sequence."""
     made = way_for(problem(n, n, d, d_v, "causal", 3, 1), devices, kernel, chosen)
     assert made.share.call is not None
-    own = {"value_block": 2} | chosen if kernel != "lightning1" else {}
-    settings = make_schedule(made.share.call, None, kernel, tile(2, 2), own).parameters
+    settings = make_schedule(made.share.call, None, kernel, tile(2, 2), setting(kernel, chosen)).parameters
     rng = np.random.default_rng(seed)
     phi = lambda x: numpy_linear.feature_map(x, str(settings.get("features", "identity")))  # noqa: E731
     q, k, v = (rng.normal(size=(n, size)) for size in (d, d, d_v))
