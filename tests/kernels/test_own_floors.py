@@ -172,3 +172,16 @@ def test_what_decoding_leaves_reaches_main_memory(kernel: str) -> None:
     (report,) = analyze(asked, device("h100-sxm5"), [kernel]).kernels
     for at in report.boundaries:
         assert at.gap("any") == 1, at.name
+
+
+@pytest.mark.parametrize(
+    "kernel", ["lightning1", "lightning2", "hedgehog", "gla", "gla-fused", "mamba2", "gated-delta", "mamba1", "rat"]
+)
+@pytest.mark.parametrize("l2", ["cold", "warm"])
+def test_no_boundary_of_a_report_is_below_it(kernel: str, l2: str) -> None:
+    """Replayed main memory too, where what a cache keeps is not written and not read again."""
+    asked = problem(2048, 2048, 64, mask="causal", heads=8, kv_heads=2, batch=2)
+    (report,) = analyze(asked, device("a100-sxm-80gb"), [kernel], l2=l2).kernels
+    gaps = [at.gap("any") for at in report.boundaries]
+    assert all(gap is None or gap >= 1 for gap in gaps)
+    assert gaps[0] is not None
