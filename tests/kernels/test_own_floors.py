@@ -16,6 +16,7 @@ from oracles import numpy_conv, numpy_linear, numpy_scan
 from oracles.random_calls import problem, tile
 
 from iosim import analyze, device
+from iosim.curve_analysis import miss_curve_of_call
 from iosim.floors import Memory
 from iosim.floors.linear import own_bounds, own_floor_bytes
 from iosim.kernels import make_schedule
@@ -185,3 +186,11 @@ def test_no_boundary_of_a_report_is_below_it(kernel: str, l2: str) -> None:
     gaps = [at.gap("any") for at in report.boundaries]
     assert all(gap is None or gap >= 1 for gap in gaps)
     assert gaps[0] is not None
+
+
+def test_a_curve_has_the_floor_of_the_function_too() -> None:
+    """FlashAttention's floors for memories of any size do not speak of a scan."""
+    curve = miss_curve_of_call(problem(512, 512, 16, mask="causal", heads=2, kv_heads=2), None, "gla-fused")
+    (floor,) = {own for _, *classes in curve.floors for own in classes}
+    assert floor == own_floor_bytes(curve.schedule, MEMORY)
+    assert floor <= min(point.total_bytes for point in curve.points)
