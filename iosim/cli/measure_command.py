@@ -40,10 +40,18 @@ TIMES_SHARE = 0.6
 @click.option("--retry", is_flag=True, help="Measure again what failed before.")
 @click.option("--profile", metavar="all|FILE", help="Under a profiler: one call per case in an NVTX range, no times.")
 @click.option("--merge", metavar="NCU.csv", help="Counters taken by hand with --profile: put them into FILE.csv.")
+@click.option(
+    "--l2",
+    "state",
+    type=click.Choice(["cold", "warm"]),
+    default="cold",
+    show_default=True,
+    help="With --profile and --merge: the last cache before each call, flushed by this program or left as it is.",
+)
 @click.option("--metrics", is_flag=True, help="Print what Nsight Compute should be asked for, and stop.")
 def command(
     where: str, budget: str, output: str | None, counters: bool, name: str, only: str, listing: bool, retry: bool,
-    profile: str | None, merge: str | None, metrics: bool,
+    profile: str | None, merge: str | None, state: str, metrics: bool,
 ) -> None:  # fmt: skip
     """Run real attention kernels here, on a CPU or a CUDA GPU, and write what they took.
 
@@ -65,7 +73,7 @@ def command(
 
     limit = seconds(budget)
     if metrics:
-        from iosim.measure.counting import metrics as names
+        from iosim.measure.profiler import metrics as names
 
         click.echo(",".join(names()))
         return
@@ -75,14 +83,14 @@ def command(
         click.echo(_listed(_cases(where, None, only)), nl=False)
         return
     if profile:
-        _profile(profile, only, limit)
+        _profile(profile, only, state, limit)
         return
     if output is None:
         raise UsageError("where to?", "-o", "-o FILE.csv")
     if Path(output).suffix != ".csv":
         raise UsageError(f"writes CSV, not {Path(output).suffix or 'a file without a suffix'}", "-o", "-o FILE.csv")
     if merge:
-        _merge(Path(merge), Path(output))
+        _merge(Path(merge), Path(output), state)
         return
     _measure(where, Path(output), name, only, retry, limit, counters)
 
@@ -165,36 +173,41 @@ def _child() -> list[str]:
     return [sys.executable, "-m", "iosim", "measure", "--device", "cuda", "--profile"]
 
 
-def _profile(which: str, only: str, limit: float) -> None:
-    """One call per case, in the order given; what fails is said and passed over."""
+def _profile(which: str, only: str, state: str, limit: float) -> None:
+    """One call per case, in the order given; whose turn it is, what was run and what failed is said."""
     import json
     from pathlib import Path
     from time import monotonic
 
     from iosim.errors import FileError
     from iosim.measure.cuda import CudaMachine
+    from iosim.measure.profiler import DONE, FAILED, TURN
 
     machine, start = CudaMachine.find(), monotonic()
     cases = _cases("cuda", machine, only)
     if which != "all":
         try:
-            wanted = set(json.loads(Path(which).read_text(encoding="utf-8")))
+            wanted = dict.fromkeys(json.loads(Path(which).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise FileError(f"no list of cases: {error}", which, "--profile all") from None
-        cases = [case for case in cases if case.label in wanted]
+        named = {case.label: case for case in cases}
+        cases = [named[label] for label in wanted if label in named]
     for case in cases:
         if monotonic() - start > limit:
             click.echo("the budget is spent", err=True)
             break
+        click.echo(f"{TURN}{case.label}", err=True)
         try:
-            machine.profile(case)
+            machine.profile(case, state == "cold")
+            click.echo(f"{DONE}{case.label}", err=True)
         except Exception as error:  # kernels, compilers and drivers raise whatever they like
-            click.echo(f"{case.key}: {type(error).__name__}: {error}"[:300], err=True)
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            click.echo(f"{FAILED}{case.label}: {why}", err=True)
         if not machine.release():
             break
 
 
-def _merge(ncu: Path, path: Path) -> None:
+def _merge(ncu: Path, path: Path, state: str) -> None:
     from iosim.errors import FileError
     from iosim.measure.counting import merge
     from iosim.measure.nsight import parse_nsight
@@ -203,7 +216,7 @@ def _merge(ncu: Path, path: Path) -> None:
         text = ncu.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}", str(ncu)) from None
-    filled = merge(path, parse_nsight(text, str(ncu)))
+    filled = merge(path, parse_nsight(text, str(ncu)), state)
     click.echo(f"{filled} rows of {path} got their counters", err=True)
 
 
@@ -246,5 +259,7 @@ def _report_counted(counted: Counted, path: Path) -> None:
 
     end_line()
     click.echo(f"{counted.counted} rows of {path} got their counters, {counted.left} left for another run", err=True)
-    for name in counted.refused:
+    for name in counted.choice.refused:
         click.echo(f"this Nsight Compute has no counter for {name}", err=True)
+    for name in counted.choice.unfit:
+        click.echo(f"{name} was left out: it takes a second pass, which finds the cache warm", err=True)

@@ -26,6 +26,8 @@ FLUSH_BYTES = 256 << 20
 #: clocks that the GPU idles before a timed call, so that the processor's launches are not in the time
 SPIN_CLOCKS = 300_000
 FEWEST, MOST = 3, 100
+#: calls before one that is profiled: libraries choose, load and allocate in the first
+WARM_UP = 2
 DISTRIBUTIONS = ("triton", "flash_attn", "flash_attn_3", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 
 
@@ -138,14 +140,19 @@ class CudaMachine:
         }
         return Measured(times, {**call.about, "error_of_result": f"{wrong:.1e}", "clock_mhz": self.clock.now()})
 
-    def profile(self, case: Case) -> None:
+    def profile(self, case: Case, cold: bool = True) -> None:
         """One call inside the profiler's range, in an NVTX range named after the case.
 
+        Args:
+            cold: flush the last cache before it, as before a timed call.
         Raises:
             As `run`.
         """
         call = make_call(self, case)
-        call.run()
+        for _ in range(WARM_UP):
+            call.run()
+        if cold:
+            self.scratch.sum()
         self.torch.cuda.synchronize()
         self.torch.cuda.nvtx.range_push(case.label)
         self.torch.cuda.profiler.start()

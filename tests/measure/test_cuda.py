@@ -66,8 +66,12 @@ def test_repetitions_follow_the_limit(machine: CudaMachine) -> None:
 
 
 def test_a_profiled_call_is_alone_in_its_range(machine: CudaMachine, fake_torch: Any) -> None:
-    machine.profile(SMALL)
-    assert ["call", SMALL.label, "start", "call", "stop", "pop"] == fake_torch.LOG
+    alone = [SMALL.label, "start", "call", "stop", "pop"]
+    machine.profile(SMALL, cold=False)
+    assert ["call", "call", *alone] == fake_torch.LOG
+    fake_torch.LOG.clear()
+    machine.profile(SMALL, cold=True)
+    assert ["call", "call", "flush", *alone] == fake_torch.LOG  # as before a timed call
     assert ":" not in SMALL.label
     assert " " not in SMALL.label
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_no_permission_for_counters_is_exit_4_and_times_are_kept(
 def test_no_gpu_and_no_profiler_are_exit_4(
     fake_torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("iosim.measure.counting.PLACES", ())
+    monkeypatch.setattr("iosim.measure.profiler.PLACES", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "out.csv"
     assert run([*CUDA, "--counters", "--only", "waves", "-o", str(path)]) == 4
@@ -121,6 +122,22 @@ def test_counters_merged_by_hand(fake_torch: Any, tmp_path: Path, capsys: pytest
     ncu.write_text("nothing\n")
     assert run([*CUDA, "--merge", str(ncu), "-o", str(path)]) == 3
     assert "no table" in capsys.readouterr().err
+
+
+def test_cases_are_profiled_in_the_order_asked_for(
+    fake_torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from iosim.measure.experiments import cuda_cases, selected
+
+    labels = [case.label for case in selected(cuda_cases(), ["waves"])][::-1]
+    (tmp_path / "cases.json").write_text(json.dumps([*labels, "iosim/no/such/case"]))
+    assert run([*CUDA, "--profile", str(tmp_path / "cases.json"), "--l2", "warm"]) == 0
+    said = [line.split()[:2] for line in capsys.readouterr().err.splitlines()]
+    assert [label for word, label in said if word == "profiling"] == labels
+    ended = {label.rstrip(":"): word for word, label in said if word != "profiling"}
+    assert ended.keys() == set(labels)
+    assert set(ended.values()) == {"profiled", "failed"}  # the stand-in has little memory
+    assert "flush" not in fake_torch.LOG
 
 
 def test_the_list_shows_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
