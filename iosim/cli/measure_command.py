@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: share of a budget that times may take where counters are asked for too
 TIMES_SHARE = 0.6
+#: the shortest budget that a probe of the processor, some ten seconds on a quiet machine, may take a part of
+SHORTEST_PROBED_S = 30.0
 
 
 @click.command("measure")
@@ -101,7 +103,6 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     from iosim.cli.progress import progress_line
     from iosim.errors import FileError
     from iosim.machine import load_device
-    from iosim.measure.boards import device_of
     from iosim.measure.counting import count
     from iosim.measure.measuring import measure
     from iosim.measure.result_file import read_rows
@@ -113,9 +114,9 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     read_rows(path)  # a file of something else is refused before anything takes time
     start, machine = monotonic(), _machine(where)
     cases = _cases(where, machine, only)
-    device = name or (_probed_here(path) if where == "cpu" else device_of(machine.facts()["board"]) or where)
+    device = name or (_probed_here(path, limit) if where == "cpu" else _board_here(machine.facts()["board"]))
     times = limit * TIMES_SHARE if counters else limit
-    _report(measure(machine, cases, path, device, times, progress_line(), retry), path)
+    _report(measure(machine, cases, path, device, times - (monotonic() - start), progress_line(), retry), path)
     if counters:
         machine.release()
         _report_counted(
@@ -152,20 +153,44 @@ def _cases(where: str, machine: Machine | None, only: str) -> list[Case]:
     return selected(every, words)
 
 
-def _probed_here(path: Path) -> str:
-    """The device file beside the CSV: of an earlier run, else one core of this machine, probed now."""
+def _probed_here(path: Path, limit: float) -> str:
+    """The device file beside the CSV: of an earlier run, else one core of this machine, probed now where there is time."""
     from iosim.cli.output import write_whole
     from iosim.cli.progress import end_line, progress_line
     from iosim.measure.probe_file import probed_text
     from iosim.measure.system import read_system
 
     beside = path.with_suffix(".device.toml")
-    if not beside.exists():
-        text = probed_text(read_system(), 1, progress_line())
-        end_line()
-        write_whole(beside, text.encode())
-        click.echo(f"probed this machine: {beside}", err=True)
+    if beside.exists():
+        return str(beside)
+    if limit < SHORTEST_PROBED_S:
+        click.echo(
+            f"no time to probe this machine: rows name {beside}, which a run of {SHORTEST_PROBED_S:.0f}s or more makes, or "
+            f"iosim hardware new {beside} --probe --cores 1",
+            err=True,
+        )
+        return str(beside)
+    text = probed_text(read_system(), 1, progress_line())
+    end_line()
+    write_whole(beside, text.encode())
+    click.echo(f"probed this machine: {beside}", err=True)
     return str(beside)
+
+
+def _board_here(board: str) -> str:
+    """The catalogue's name of a GPU; its own, normalised, where it has none, which is said."""
+    from iosim.catalog import key
+    from iosim.measure.boards import device_of
+
+    if known := device_of(board):
+        return known
+    own = key(board.partition(",")[0])
+    click.echo(
+        f"no device file for {board.partition(',')[0]}: rows name it {own}, and iosim validate needs {own}.toml "
+        "(iosim hardware new), or name one here with --as",
+        err=True,
+    )
+    return own
 
 
 def _child() -> list[str]:
