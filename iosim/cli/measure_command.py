@@ -114,9 +114,10 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     read_rows(path)  # a file of something else is refused before anything takes time
     start, machine = monotonic(), _machine(where)
     cases = _cases(where, machine, only)
+    ready = monotonic()
     device = name or (_probed_here(path, limit) if where == "cpu" else _board_here(machine.facts()["board"]))
     times = limit * TIMES_SHARE if counters else limit
-    _report(measure(machine, cases, path, device, times - (monotonic() - start), progress_line(), retry), path)
+    _report(measure(machine, cases, path, device, times - (monotonic() - ready), progress_line(), retry), path)
     if counters:
         machine.release()
         _report_counted(
