@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from iosim.cli.measure_profiling import child, merge_counters, profile_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def command(
     if Path(output).suffix != ".csv":
         raise UsageError(f"writes CSV, not {Path(output).suffix or 'a file without a suffix'}", "-o", "-o FILE.csv")
     if merge:
-        _merge(Path(merge), Path(output), state)
+        merge_counters(Path(merge), Path(output), state)
         return
     _measure(where, Path(output), name, only, retry, limit, counters)
 
@@ -121,7 +122,7 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     if counters:
         machine.release()
         _report_counted(
-            count({case.key for case in cases}, path, _child(), limit - (monotonic() - start), progress_line()), path
+            count({case.key for case in cases}, path, child(), limit - (monotonic() - start), progress_line()), path
         )
 
 
@@ -194,56 +195,11 @@ def _board_here(board: str) -> str:
     return own
 
 
-def _child() -> list[str]:
-    """This program, profiling: the file of cases comes behind it."""
-    return [sys.executable, "-m", "iosim", "measure", "--device", "cuda", "--profile"]
-
-
 def _profile(which: str, only: str, state: str, limit: float) -> None:
-    """One call per case, in the order given; whose turn it is, what was run and what failed is said."""
-    import json
-    from pathlib import Path
-    from time import monotonic
-
-    from iosim.errors import FileError
     from iosim.measure.cuda import CudaMachine
-    from iosim.measure.profiler import DONE, FAILED, TURN
 
-    machine, start = CudaMachine.find(), monotonic()
-    cases = _cases("cuda", machine, only)
-    if which != "all":
-        try:
-            wanted = dict.fromkeys(json.loads(Path(which).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise FileError(f"no list of cases: {error}", which, "--profile all") from None
-        named = {case.label: case for case in cases}
-        cases = [named[label] for label in wanted if label in named]
-    for case in cases:
-        if monotonic() - start > limit:
-            click.echo("the budget is spent", err=True)
-            break
-        click.echo(f"{TURN}{case.label}", err=True)
-        try:
-            machine.profile(case, state == "cold")
-            click.echo(f"{DONE}{case.label}", err=True)
-        except Exception as error:  # kernels, compilers and drivers raise whatever they like
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            click.echo(f"{FAILED}{case.label}: {why}", err=True)
-        if not machine.release():
-            break
-
-
-def _merge(ncu: Path, path: Path, state: str) -> None:
-    from iosim.errors import FileError
-    from iosim.measure.counting import merge
-    from iosim.measure.nsight import parse_nsight
-
-    try:
-        text = ncu.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", str(ncu)) from None
-    filled = merge(path, parse_nsight(text, str(ncu)), state)
-    click.echo(f"{filled} rows of {path} got their counters", err=True)
+    machine = CudaMachine.find()
+    profile_cases(which, machine, _cases("cuda", machine, only), state, limit)
 
 
 def _listed(cases: Sequence[Case]) -> str:

@@ -20,7 +20,7 @@ from iosim.measure.result_file import Row, read_rows, write_rows
 #: states of the last cache, in the order in which they are counted
 STATES = ("cold", "warm")
 #: cases per run of the profiler; the first run has one, to learn what is refused
-BATCH = 12
+BATCH = 24
 
 
 @dataclass(slots=True)

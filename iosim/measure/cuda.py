@@ -148,16 +148,22 @@ class CudaMachine:
         if small is None:
             return
         if small not in self.tried:
-            self.tried[small] = ""
-            try:
-                call = make_call(self, small)
-                check(self, small, call, call.run(), SMALL)
-            except CheckError as error:
-                self.tried[small] = error.faults[0].what
-            except Exception:  # the case itself says what a library lacks or refuses
-                pass
+            self.tried[small] = self._wrong(small)
         if why := self.tried[small]:
             raise CheckError(f"{why} on a small case, so it is not timed", small.key)
+
+    def _wrong(self, small: Case) -> str:
+        """How a result is wrong; empty where it is right, or where the kernel does not run: the case itself says why."""
+        try:
+            call = make_call(self, small)
+            made = call.run()
+        except Exception:  # kernels, compilers and drivers raise whatever they like
+            return ""
+        try:
+            check(self, small, call, made, SMALL)
+        except CheckError as error:
+            return error.faults[0].what
+        return ""
 
     def profile(self, case: Case, cold: bool = True) -> None:
         """One call inside the profiler's range, in an NVTX range named after the case.
