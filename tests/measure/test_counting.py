@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -149,8 +150,6 @@ def hanging(fake_ncu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The program hangs in its third case; the file names another process that it started."""
     monkeypatch.setenv("FAKE_NCU", "hangs")
     monkeypatch.setenv("FAKE_NCU_SLEEPER", str(tmp_path / "sleeper"))
-    monkeypatch.setattr("iosim.measure.profiler.GRACE_S", 0.0)
-    monkeypatch.setattr("iosim.measure.profiler.START_S", 0.0)
     monkeypatch.setattr("iosim.measure.counting.BATCH", 5)
     return tmp_path / "sleeper"
 
@@ -167,35 +166,41 @@ def outlives(pid: int) -> bool:
     return True
 
 
-def test_a_profiler_that_hangs_is_ended_and_what_it_counted_is_kept(path: Path, hanging: Path) -> None:
-    with pytest.raises(AbsentError, match="did not come back"):
-        count({case.key for case in CASES}, path, CHILD, 3.0)
-    rows = list(cold(path))
-    assert [row["launches"] for row in rows if row["time_s"]][:5] == ["2", "2", "2", "", ""]  # one, then two of five
-    assert [row["batch"] for row in rows if row["profile_error"]] == ["5"]  # it hung there, and is not asked for again
-    assert not outlives(int(hanging.read_text()))
-
-
-def test_an_interruption_ends_the_profiler_and_keeps_what_it_counted(
-    path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C reaches this program alone: the profiler has a session of its own."""
+@pytest.mark.parametrize(
+    ("why", "raised", "hung"),
+    [(subprocess.TimeoutExpired("ncu", 60), AbsentError, ["5"]), (KeyboardInterrupt(), KeyboardInterrupt, [])],
+)
+def test_a_profiler_that_is_ended_keeps_what_it_counted(
+    path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch, why: BaseException, raised: type[BaseException],
+    hung: list[str],
+) -> None:  # fmt: skip
+    """Late, or by Ctrl-C, which reaches this program alone since the profiler has a session of its own."""
     wait = subprocess.Popen.wait
 
-    def interrupted(self: Any, timeout: float | None = None) -> int:
+    def ended(self: Any, timeout: float | None = None) -> int:
         while timeout and timeout > 25 and self.poll() is None:
             time.sleep(0.01)
             if hanging.exists():
-                raise KeyboardInterrupt
+                raise why
         return wait(self, timeout)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(subprocess.Popen, "wait", ended)
+    with pytest.raises(raised):
         count({case.key for case in CASES}, path, CHILD, 60)
     rows = list(cold(path))
-    assert sum(bool(row["launches"]) for row in rows) == 3
-    assert not any(row["profile_error"] for row in rows)
+    assert [row["launches"] for row in rows if row["time_s"]][:5] == ["2", "2", "2", "", ""]  # one, then two of five
+    assert [row["batch"] for row in rows if row["profile_error"]] == hung  # not asked for again
     assert not outlives(int(hanging.read_text()))
+
+
+def test_a_profiler_that_does_not_come_back(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ncu").write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / "ncu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("iosim.measure.profiler.GRACE_S", 0.0)
+    monkeypatch.setattr("iosim.measure.profiler.START_S", 0.0)
+    with pytest.raises(AbsentError, match="did not come back"):
+        count({CASES[0].key}, path, CHILD, 0.2)
 
 
 def test_without_a_profiler(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
