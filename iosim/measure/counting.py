@@ -78,7 +78,8 @@ def _stop(run: Run) -> None:
     """Raises what ended a run of the profiler, once its numbers are in the file."""
     if run.ended == "interrupted":
         raise KeyboardInterrupt
-    raise AbsentError("Nsight Compute did not come back in time", "--counters", "what was counted is kept")
+    late = "did not come back in time" if run.ended == "late" else run.ended
+    raise AbsentError(f"Nsight Compute {late}"[:300], "--counters", "what was counted is kept; run again to go on")
 
 
 def merge(path: Path, launches: Iterable[Launch], state: str = "cold") -> int:

@@ -51,7 +51,7 @@ def _keep_types(torch: Any) -> None:
 
 
 def unfused(machine: CudaMachine, case: Case) -> Call:
-    """Two products, the first with the scale in it, and a softmax between them: the three launches that iosim counts.
+    """Two products and a softmax between them, of queries that were scaled before: the three launches that iosim counts.
 
     PyTorch's own math path runs more: products of Q and of K with the scale's root, and a softmax that looks for rows
     without a score (`_scaled_dot_product_attention_math`, `_safe_softmax` in ATen/native/transformers/attention.cpp).
@@ -60,11 +60,12 @@ def unfused(machine: CudaMachine, case: Case) -> Call:
     if case.mask != "full" or case.kv_heads != case.heads:
         raise UsageError("a full mask, and as many key/value heads as heads", case.kernel)
     q, k, v = made = tensors(machine, case)
-    flat_q, flat_k, flat_v = (each.reshape(-1, each.shape[2], case.head_dim) for each in (q, k, v))
-    nothing = torch.zeros(1, 1, 1, dtype=q.dtype, device=machine.place)
+    flat_q, flat_k, flat_v = (
+        each.reshape(-1, each.shape[2], case.head_dim) for each in (q * case.head_dim**-0.5, k, v)
+    )
 
     def call() -> Any:
-        scores = torch.baddbmm(nothing, flat_q, flat_k.transpose(1, 2), beta=0, alpha=case.head_dim**-0.5)
+        scores = torch.bmm(flat_q, flat_k.transpose(1, 2))
         return torch.bmm(torch.softmax(scores, -1), flat_v).reshape(q.shape)
 
     return Call(call, made)

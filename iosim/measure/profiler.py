@@ -67,7 +67,7 @@ class Run:
     failures: Mapping[str, str] = field(default_factory=dict)
     """label -> why the program could not run it"""
     ended: str = ""
-    """why the run was ended, where it did not end itself: late | interrupted"""
+    """why the run was ended, where it did not end itself: late | interrupted; failed: why, where the profiler did"""
 
 
 def find_ncu() -> str:
@@ -210,8 +210,16 @@ def _made(text: str, output: str, ended: str) -> Run:
         frozenset(re.findall(rf"^{word}({LABEL.pattern})\s*$", output, re.MULTILINE)) for word in (TURN, DONE)
     )
     failures = dict(re.findall(rf"^{FAILED}({LABEL.pattern}): (.*)$", output, re.MULTILINE))
-    if launches or ended or "No kernels were profiled" in said:
+    why = _errors(said)
+    if launches or ended or (not why and "No kernels were profiled" in said):
         return Run(launches, turns, done, failures, ended)
-    errors = re.findall(r"==ERROR== (.*)", said) or [line for line in output.strip().splitlines() if line.strip()][-1:]
-    why = "; ".join(dict.fromkeys(errors)) or "it printed no table"
+    why = why or "".join([line for line in output.strip().splitlines() if line.strip()][-1:]) or "it printed no table"
+    if turns - done:  # the profiler may have failed over this case alone, which is not asked for again
+        return Run((), turns, done, failures, f"failed: {why}")
     raise AbsentError(f"Nsight Compute counted nothing: {why[:300]}", "--counters", "times were kept")
+
+
+def _errors(said: str) -> str:
+    """What the profiler says went wrong with itself, not with the program under it."""
+    lines = re.findall(r"==ERROR== (.*)", said)
+    return "; ".join(dict.fromkeys(line for line in lines if "application returned an error code" not in line))

@@ -110,6 +110,18 @@ def test_a_profiler_that_cannot_count_says_so_and_times_stay(
     assert path.read_text() == before
 
 
+def test_a_case_that_the_profiler_fails_over_is_not_asked_for_again(
+    path: Path, fake_ncu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {case.key for case in CASES[:2]}
+    monkeypatch.setenv("FAKE_NCU", "fails")
+    with pytest.raises(AbsentError, match="Failed to profile"):
+        count(keys, path, CHILD, 60)
+    monkeypatch.setenv("FAKE_NCU", "")
+    assert count(keys, path, CHILD, 60).counted == 3  # one of them cold
+    assert [row["batch"] for row in cold(path) if row["profile_error"]] == ["1"]
+
+
 def test_a_case_without_a_launch_is_not_asked_for_again(
     path: Path, fake_ncu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

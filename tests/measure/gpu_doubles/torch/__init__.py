@@ -98,11 +98,6 @@ def isfinite(values: Any) -> Any:
     return np.isfinite(values)
 
 
-def baddbmm(other: Any, one: Any, two: Any, beta: float, alpha: float) -> Any:
-    assert beta == 0
-    return alpha * (one @ two)
-
-
 def bmm(one: Any, two: Any) -> Any:
     return one @ two
 
