@@ -171,6 +171,9 @@ def _text(path: Path) -> str:
 def _renamed(text: str, choice: Choice) -> bool:
     """Take other names for counters that were refused; whether any was."""
     stems = set(re.findall(r"[Ff]ailed to find metric (?:regex:)?\^?(\w+)", text))
+    stems |= {
+        stem.replace("_read", "_write") for stem in stems
+    }  # a chip names both alike, and each refusal costs a run
     names = choice.names
     bad = [name for name, index in names.items() if QUANTITIES[name][index][0].partition(".")[0] in stems]
     for name in bad:

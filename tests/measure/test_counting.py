@@ -92,6 +92,7 @@ def test_names_that_are_refused_are_replaced_or_left_out(
     row = next(cold(path))
     assert row["l2_fabric_bytes"] == ""
     assert row["hbm_read_bytes"] == "2000"
+    assert metrics(made.choice)[1:3] == ["dram__bytes_op_read.sum", "dram__bytes_op_write.sum"]  # alike, in one try
 
 
 @pytest.mark.parametrize(
