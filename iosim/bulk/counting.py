@@ -21,11 +21,12 @@ from iosim.kernels.algorithm import total_sums
 from iosim.machine import Device, load_device
 from iosim.schedule import Launch, Work, add_all
 
-#: algorithms whose launches are formulas: all but those that walk tiles or butterflies
+#: algorithms whose launches are formulas
 CLOSED = frozenset({
-    "agent", "backward-q-outer", "backward-two-kernels", "chunk-states", "delta-rule", "fast-attention", "fixed-state",
-    "flash-bias", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward", "flash3", "flash4", "flashmla", "lightning1", "lightning2",
-    "rat", "rat-decode", "recompute-dv", "selective-scan", "split-kv", "square-tiling", "stream-k", "unfused", "unfused-backward",
+    "agent", "backward-q-outer", "backward-two-kernels", "chunk-states", "cpu-flash", "delta-rule", "fast-attention",
+    "fixed-state", "flash-bias", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward", "flash3", "flash4", "flashmla", "lightning1", "lightning2",
+    "rat", "rat-decode", "recompute-dv", "selective-scan", "spatial-array", "spatial-array-recompute", "split-kv", "square-tiling",
+    "stream-k", "unfused", "unfused-backward",
 })  # fmt: skip
 #: rows that go through a formula together: their columns fit a core's L2
 CHUNK = 1 << 14
@@ -47,8 +48,9 @@ def count_many(
     """Elements and bytes into and out of the cores, tile pairs, FLOP and exponentials of many problems.
 
     The formulas are the kernels' own (`make_schedule`), over int64 arrays. For every chunk of rows the same formulas
-    on intervals prove that no intermediate passes 2^63 - 1 (`iosim.bulk.interval`); rows of which that is not proven, and
-    rows without a closed form, are counted one by one in Python ints and marked in `beyond`.
+    on intervals prove that no intermediate passes 2^63 - 1 (`iosim.bulk.interval`); rows of which that is not proven,
+    rows without a closed form, and rows whose length makes the kernel's own tile too large for the device are counted
+    one by one in Python ints and marked in `beyond`.
 
     Args:
         kernel: catalogue name or path; its algorithm is one of `CLOSED`.
@@ -177,6 +179,8 @@ class _Counter:
         return values if reach.magnitude <= LARGEST else None
 
     def _evaluate(self, rows: Rows) -> dict[str, Any]:
+        if not self.group.fits(lambda tile: self._call(replace(rows, tile_rows=tile.rows, tile_cols=tile.cols))):
+            raise OneByOneError
         return _values(self.group.algorithm.launches(self._call(rows)))
 
     def _call(self, rows: Rows) -> Call:

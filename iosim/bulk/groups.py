@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from iosim.bulk.table import NONE, Ints, Table
 from iosim.bulk.views import Column, Rows
 from iosim.errors import UsageError
 from iosim.kernels import Algorithm, Call, KernelFile
+from iosim.kernels.fitting import too_large
 from iosim.kernels.scheduling import prepare
 from iosim.machine import Device
 from iosim.masks import Tiling
@@ -32,7 +33,9 @@ class Group:
     pack_gqa: bool | None
     """as the caller gave it"""
     tiling: Tiling | None
-    """the kernel's own tile; None: the table's columns"""
+    """the kernel's own tile, as it fits the first row; None: the table's columns"""
+    whole: Tiling | None
+    """that tile before it was made to fit"""
     call: Call
     """of its first row: parameters and cores"""
     packed: bool
@@ -64,10 +67,23 @@ class Group:
     def launches(self, table: Table, index: int) -> tuple[Launch, ...]:
         """One row, counted as one problem."""
         asked = dict(self.asked) | ({} if table.splits is None else {"splits": int(table.splits[index])})
-        call = prepare(
-            table.problem(index), self.device, self.file, typed_tile(table, index), asked, self.pack_gqa, fit=False
-        ).call
+        tile = typed_tile(table, index)
+        call = prepare(table.problem(index), self.device, self.file, tile, asked, self.pack_gqa, fit=tile is None).call
         return self.algorithm.launches(call)
+
+    def fits(self, call_of: Callable[[Tiling], Call]) -> bool:
+        """Whether some rows, of which `call_of` makes a call with a tile, have the tile of the group."""
+        if self.tiling is None or self.whole is None or self.device is None:
+            return True
+
+        def short(tile: Tiling) -> bool:
+            assert self.device
+            return too_large(self.algorithm.working_set(call_of(tile)), self.device)
+
+        if self.tiling == self.whole:
+            return not short(self.whole)
+        # buffers of spatial arrays hold what depends on the row: another one may have another smaller tile
+        return self.device.kind != "tpu" and short(self.whole) and not short(self.tiling)
 
 
 def typed_tile(table: Table, index: int) -> Tiling | None:
@@ -87,23 +103,28 @@ def grouped(
     """
     numbers = table.numbers
     limits = np.array(sorted({rule.rows for rule in file.rules if rule.rows}), np.int64)
+    queries = np.array(sorted({rule.queries for rule in file.rules if rule.queries}), np.int64)
     packed_rows = numbers["seq_q"] * numbers["group"]
     looked_at = [numbers[name] for name in ("head_dim", "head_dim_v")] + [table.types]
     looked_at += [numbers[side] == NONE for side in ("left", "right")]
     looked_at += [np.searchsorted(limits, packed_rows)] if len(limits) else []
+    looked_at += [np.searchsorted(queries, numbers["seq_q"])] if len(queries) else []
     for rows in _alike(looked_at, len(table)):
         first = int(rows[0])
         settings = dict(asked) | ({} if table.splits is None else {"splits": int(table.splits[first])})
         tile = typed_tile(table, first)
         try:
-            made = prepare(table.problem(first), device, file, tile, settings, pack_gqa, fit=tile is None)
+            problem = table.problem(first)
+            made, whole = (
+                prepare(problem, device, file, tile, settings, pack_gqa, fit and tile is None) for fit in (True, False)
+            )
         except UsageError as error:
             fault = error.faults[0]
             raise UsageError(f"row {first}: {fault.what}", fault.where, fault.hint) from None
         own = None if table.tiles else made.call.tiling
         if own and not own.flat:
             raise UsageError(f"{file.name} has tiles per axis, which are counted one at a time", "kernel")
-        yield Group(rows, file, device, asked, pack_gqa, own, made.call, made.packed)
+        yield Group(rows, file, device, asked, pack_gqa, own, own and whole.call.tiling, made.call, made.packed)
 
 
 def _alike(columns: list[Ints], rows: int) -> Iterator[Ints]:

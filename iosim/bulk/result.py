@@ -24,7 +24,7 @@ class ManyCounts:
     columns: Mapping[str, NDArray[np.int64]]
     """name -> (rows,) int64; Python ints in an object array where a row passes 2^63 - 1"""
     beyond: NDArray[np.bool_]
-    """(rows,) counted in Python ints: overflow was not ruled out, or there is no closed form"""
+    """(rows,) counted in Python ints: overflow was not ruled out, there is no closed form, or the tile is the row's own"""
     tensors: tuple[str, ...] = field(default=())
     """tensors that some row moves"""
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iosim.errors import UsageError
+from iosim.exact import ceil_div, decide, most
 from iosim.kernels.algorithm import Call
 from iosim.masks import TileSums
 
@@ -80,10 +81,10 @@ def array_tiles(call: Call, sums: TileSums) -> tuple[int, int]:
         UsageError: key tiles wider than the array, or tiles of a layout, of which more than the last can be short.
     """
     rows, size, n_q = call.tiling.rows, call.number("array"), call.problem.n_q
-    if call.tiling.cols > size or not call.tiling.flat:
+    if not call.tiling.flat or decide(call.tiling.cols > size):
         what = f"a spatial array takes flat tiles of at most {size} keys, got {call.tiling}"
         raise UsageError(what, "--tile", f"for example {rows}x{size}, or --set array")
-    heads, last = sums.q_tiles // -(-n_q // rows), n_q % rows or rows
-    short = (sums.tile_pairs * rows - sums.query_rows) // (rows - last) if last < rows else 0
-    tiles = (sums.tile_pairs - short) * -(-rows // size) + short * -(-last // size)
-    return tiles, heads * ((-(-n_q // rows) - 1) * -(-rows // size) + -(-last // size))
+    heads, last = sums.q_tiles // ceil_div(n_q, rows), (n_q - 1) % rows + 1
+    short = (sums.tile_pairs * rows - sums.query_rows) // most(1, rows - last)  # none where the last is whole
+    tiles = (sums.tile_pairs - short) * ceil_div(rows, size) + short * ceil_div(last, size)
+    return tiles, heads * ((ceil_div(n_q, rows) - 1) * ceil_div(rows, size) + ceil_div(last, size))

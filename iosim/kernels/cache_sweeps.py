@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from iosim.exact import decide
+
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -49,7 +51,7 @@ def meet(
         fresh: arrays that are others in every cycle, so that each of their sweeps is a first one.
     """
     ends = range(len(cycle))
-    stays = [capacity_bytes is None or _distance(cycle, at, sizes) <= capacity_bytes for at in ends]
+    stays = [capacity_bytes is None or decide(_distance(cycle, at, sizes) <= capacity_bytes) for at in ends]
     return tuple(
         Met(
             sweep,

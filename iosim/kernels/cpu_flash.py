@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from iosim.exact import decide, least
 from iosim.kernels.algorithm import LSE, Algorithm, Call, moved, register, total_sums, visited_work
 from iosim.kernels.cache_sweeps import Met, Sweep, meet
 from iosim.kernels.key_values import kv_moved
@@ -56,8 +57,8 @@ def sweeps(in_place: bool) -> tuple[Sweep, ...]:
 def array_bytes(call: Call) -> dict[str, int]:
     """Bytes of each array of a whole tile, clipped to the call; P is 0 where it takes the place of S."""
     shape, bits = call.problem.shape, call.problem.types.bits
-    rows = min(call.tiling.rows, call.problem.n_q)
-    cols = min(call.tiling.cols, call.problem.n_kv)
+    rows = least(call.tiling.rows, call.problem.n_q)
+    cols = least(call.tiling.cols, call.problem.n_kv)
     wide = bits("accumulator")
     elements = {
         "Q": rows * shape.head_dim * bits("Q"),
@@ -91,13 +92,13 @@ def cache_traffic(call: Call, capacity_bytes: int | None) -> Traffic:
     for each in met(call, capacity_bytes):
         name = each.sweep.array
         if name in read:
-            read[name] += extent[name] * each.fetched
+            read[name] = read[name] + extent[name] * each.fetched
         if name in written:
             updated = name == "O_tile" and each.sweep.phase == "product"
             whole = sums.query_rows * shape.head_dim_v if updated else extent[name]
-            written[name] += whole * each.written_back
+            written[name] = written[name] + whole * each.written_back
     if not _output_stays(call, capacity_bytes):
-        read["O_tile"] += sums.active_query_rows * shape.head_dim_v
+        read["O_tile"] = read["O_tile"] + sums.active_query_rows * shape.head_dim_v
     rows = shape.batch * shape.heads * problem.n_q
     tensors = [
         moved(problem, "Q", read=sums.active_query_rows * shape.head_dim + read["Q"]),
@@ -106,7 +107,8 @@ def cache_traffic(call: Call, capacity_bytes: int | None) -> Traffic:
     ]
     if call.flag("lse"):
         tensors.append(moved(problem, "LSE", write=rows))
-    tensors += [Moved(name, wide[name], read[name], written[name]) for name in SCRATCH if read[name] or written[name]]
+    used = [name for name in SCRATCH if decide((read[name] != 0) | (written[name] != 0))]
+    tensors += [Moved(name, wide[name], read[name], written[name]) for name in used]
     return Traffic(tuple(tensors))
 
 
@@ -121,7 +123,7 @@ def forward(call: Call) -> tuple[Launch, ...]:
 
 
 def _output_stays(call: Call, capacity_bytes: int | None) -> bool:
-    return capacity_bytes is None or array_bytes(call)["O_tile"] <= capacity_bytes
+    return capacity_bytes is None or decide(array_bytes(call)["O_tile"] <= capacity_bytes)
 
 
 def _in_place(call: Call) -> bool:
@@ -178,7 +180,7 @@ def _program(call: Call, found: tuple[Met, ...]) -> Program:
 
 def working_set(call: Call) -> WorkingSet:
     """All arrays of a whole tile and two statistics per row: caches hold what they can of it."""
-    rows = min(call.tiling.rows, call.problem.n_q)
+    rows = least(call.tiling.rows, call.problem.n_q)
     statistics = 2 * rows * call.problem.types.bits("accumulator") // 8
     return WorkingSet(sum(array_bytes(call).values()) + statistics, 0)
 

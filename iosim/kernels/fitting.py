@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from math import lcm
 
 from iosim.errors import UsageError
+from iosim.exact import decide
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, Setting
 from iosim.kernels.kernel_file import KernelFile, TileRule
 from iosim.machine import Device
@@ -103,7 +104,7 @@ def _below(parameter: Parameter, value: Setting) -> Sequence[Setting]:
 
 
 def _fits(algorithm: Algorithm, call: Call, device: Device) -> bool:
-    return lacks(algorithm.working_set(call), device) is None
+    return not too_large(algorithm.working_set(call), device)
 
 
 def lacks(held: WorkingSet, device: Device) -> str | None:
@@ -121,6 +122,16 @@ def lacks(held: WorkingSet, device: Device) -> str | None:
     if whole is not None and held.total_bytes > whole:
         return f"{binary_bytes(held.total_bytes)} of {binary_bytes(whole)} on-chip memory per core"
     return None
+
+
+def too_large(held: WorkingSet, device: Device) -> bool:
+    """Whether a core of the device lacks room for this working set; of many problems, whether for each of them."""
+    if device.kind not in ("gpu", "npu", "tpu"):
+        return False
+    if any(decide(size > room) for size, room, _ in _levels(held, device) if room is not None):
+        return True
+    whole = None if device.kind == "tpu" else device.core_memory_bytes()
+    return whole is not None and decide(held.total_bytes > whole)
 
 
 def _levels(held: WorkingSet, device: Device) -> Iterator[tuple[int, int | None, str]]:

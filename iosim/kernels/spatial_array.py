@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from iosim.exact import least
 from iosim.kernels.algorithm import (
     Algorithm,
     Call,
@@ -116,12 +117,12 @@ def _program(call: Call) -> Program:
 def working_set(call: Call) -> WorkingSet:
     """Global buffer: a tile of K and V; per row Q, the output, two statistics, and what the passes leave between."""
     problem, shape, bits = call.problem, call.problem.shape, call.problem.types.bits
-    rows, cols = min(call.tiling.rows, problem.n_q), min(call.tiling.cols, problem.n_kv)
+    rows, cols = least(call.tiling.rows, problem.n_q), least(call.tiling.cols, problem.n_kv)
     longest = longest_walk(problem, call.tiling) if passes(call) > 1 else 0
     values = 0 if shape.latent else shape.head_dim_v * bits("V")
     words = shape.head_dim_v + 2 + (2 * longest if passes(call) == 2 else 0)
     if way(call) == "keep":
-        words += min(longest * cols, problem.n_kv)
+        words = words + least(longest * cols, problem.n_kv)
     row_bits = shape.head_dim * bits("Q") + words * call.number("state_bits")
     return WorkingSet((cols * (shape.head_dim * bits("K") + values) + rows * row_bits) // 8, 0)
 

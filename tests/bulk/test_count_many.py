@@ -40,6 +40,8 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "rat": [{"fused": True, "chunk": 5}],
     "rat-decode": [{"chunk": 3}],
     "selective-scan": [{"materialise": True, "save": True}, {"skip": False, "z": False}],
+    "spatial-array": [{"passes": 2, "lse": True}, {"passes": 3, "between": "spill", "softmax": "1d", "array": 176}],
+    "spatial-array-recompute": [{"passes": 2}, {"passes": 3, "array": 180}],
     "square-tiling": [{"safe": True}],
     "flashmla": [{"workers": 9}, {"workers": 40, "overhead": 2, "page_size": 16}],
     "stream-k": [{"workers": 7}, {"workers": 24, "share": "balanced"}],
@@ -170,6 +172,37 @@ def test_latent_attention_in_decode() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("kernel", "board", "chosen"),
+    [
+        ("cpu-flash", "epyc-9654", {}),
+        ("cpu-flash", "xeon-8480", {"lse": False}),
+        ("fusemax", "fusemax-cloud", {}),
+        ("two-pass-array", "fusemax-cloud", {}),
+        ("three-pass-array", "fusemax-cloud", {}),
+        ("recompute-array", "fusemax-cloud", {"passes": 3}),
+        ("mamba1", "h100-sxm5", {}),
+    ],
+    ids=str,
+)
+def test_tiles_that_depend_on_a_rows_lengths(kernel: str, board: str, chosen: dict[str, object]) -> None:
+    """Tiles by queries, caches that hold some rows' arrays, and buffers that not every row's tile fits."""
+    draw, rows, device = random.Random(11), 40, iosim.device(board)
+    columns = table(draw, load(kernel).algorithm.name, "prefill", rows, False)
+    square = kernel == "mamba1"
+    columns["seq_kv"] = [int(2 ** draw.uniform(3, 17)) for _ in range(rows)]
+    columns["seq_q"] = [n if square or draw.random() < 0.6 else draw.randint(1, n) for n in columns["seq_kv"]]
+    columns["head_dim"] = [16 if square else draw.choice([64, 128, 256]) for _ in range(rows)]
+    columns["head_dim_v"] = [1536] * rows if square else columns["head_dim"]
+    counts = count_many(kernel, columns, device=device, settings=chosen)
+    for index in range(rows):
+        alone = one_by_one(kernel, columns, "prefill", index, chosen, device)
+        assert {name: int(counts[name][index]) for name in {*alone, *counts.columns}} == {
+            name: alone.get(name, 0) for name in {*alone, *counts.columns}
+        }, index
+    assert counts.beyond.any() == (kernel in ("two-pass-array", "three-pass-array"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "phase", "chosen"), CASES, ids=str)
 def test_thousands_of_rows_equal_their_problems(kernel: str, phase: str, chosen: dict[str, object]) -> None:
@@ -179,7 +212,7 @@ def test_thousands_of_rows_equal_their_problems(kernel: str, phase: str, chosen:
 
 def test_what_is_not_closed_is_said() -> None:
     assert {ALGORITHMS[name].name for name in CLOSED} == set(CLOSED)
-    for name in ("cpu-flash", "flash-conv"):
+    for name in ("flash-conv",):
         assert load_kernel(name).algorithm.name not in CLOSED
         with pytest.raises(UsageError, match="no closed form over many problems"):
             count_many(name, {"seq_kv": [64]})
