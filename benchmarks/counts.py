@@ -26,8 +26,12 @@ from iosim.machine import Device, load_device
 from iosim.masks import Grid, bind, parse_mask
 
 #: kernels that are asked on another device than the H100
-BOARDS = {"flash4-decode": "b200-sxm", "flash4": "b200-sxm", "fast-attention": "ascend-910b2"}
-HEADS = {"based": 16, "prefix-linear": 16, "flashmla": 576}
+BOARDS = {"flash4-decode": "b200-sxm", "flash4": "b200-sxm", "fast-attention": "ascend-910b2", "cpu-flash": "epyc-9654",
+          "fusemax": "fusemax-cloud", "two-pass-array": "fusemax-cloud", "three-pass-array": "fusemax-cloud",
+          "recompute-array": "fusemax-cloud"}  # fmt: skip
+HEADS = {"based": 16, "prefix-linear": 16, "flashmla": 576, "flashconv": 8, "mamba1": 16}
+#: keys beyond the queries: none for kernels whose state holds the tokens before
+MORE_KEYS = {"linear": 0, "recurrent": 0, "summaries": 0}
 LENGTHS = (8192, 131_072, 1_048_576)
 MASKS = (
     "full",
@@ -40,7 +44,7 @@ MASKS = (
 )
 
 
-def problems(phase: str, d: int) -> list[tuple[str, Attention]]:
+def problems(phase: str, d: int, more_keys: int = 37) -> list[tuple[str, Attention]]:
     """Problems of a phase by name, masks not counted yet."""
     latent = d == 576
     shape = Shape(
@@ -50,7 +54,7 @@ def problems(phase: str, d: int) -> list[tuple[str, Attention]]:
     for n in LENGTHS:
         for text in MASKS:
             for queries in (1, 4) if phase == "decode" else (n,):
-                mask = bind(parse_mask(text), Grid((queries,), (n + 37,)))
+                mask = bind(parse_mask(text), Grid((queries,), (n + more_keys,)))
                 made.append((f"{phase} {queries} x {n} {text}", Attention(shape, mask, phase=phase)))
     return made
 
@@ -74,7 +78,8 @@ def single(over_ms: float) -> None:
         best: dict[str, float] = {}
         for phase in kernel.algorithm.phases:
             for _ in range(9):
-                for label, problem in problems(phase, HEADS.get(name, 64)):
+                more = MORE_KEYS.get(kernel.algorithm.algorithm_class, 37)
+                for label, problem in problems(phase, HEADS.get(name, 64), more):
                     try:
                         taken = once(problem, device, kernel)
                     except UsageError:  # a mask or a head size that the kernel does not have
@@ -98,7 +103,7 @@ SPECIAL = {
     "split-kv": {"mask": "full", "splits": 4, "tile_rows": 64, "tile_cols": 32},
     "based": {"head_dim": 16, "mask": "causal"}, "prefix-linear": {"head_dim": 16, "mask": "causal"},
     "rat": {"mask": "causal"}, "rat-decode": {"mask": "causal"}, "fast-attention-tiling-mask": {"mask": "causal"},
-    "flashmla": {"mask": "full", "head_dim": 576, "head_dim_v": 512},
+    "flashmla": {"mask": "full", "head_dim": 576, "head_dim_v": 512}, "flashconv": {"mask": "causal", "head_dim": 8},
 }  # fmt: skip
 
 

@@ -186,8 +186,8 @@ def touches_of(schedule: Schedule, line_bytes: int, concurrency: Concurrency) ->
     """
     from iosim.trace.call_touches import call_touches
 
-    programs = [launch.program for launch in schedule.launches if launch.program]
-    if len(programs) < len(schedule.launches):
+    programs = schedule.programs
+    if not programs:
         raise UsageError(f"{schedule.kernel} has no program of touches to replay", "--kernel")
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
     return call_touches(programs, bits, line_bytes, concurrency)

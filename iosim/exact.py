@@ -118,6 +118,21 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def ceil_log2(value: int) -> int:
+    """The smallest k with 2^k >= value, of a value of at least 1.
+
+    >>> [ceil_log2(value) for value in (1, 2, 3, 8, 9)]
+    [0, 1, 2, 3, 4]
+    """
+    if isinstance(value, int):
+        return (value - 1).bit_length()
+    if made := getattr(value, "ceil_log2", None):
+        return made()
+    import numpy as np
+
+    return np.searchsorted(1 << np.arange(63), value)
+
+
 def bounded(value: int, top: Callable[[], int]) -> int:
     """The value, of which the caller knows that it is from 0 to `top()`: intervals, which do not know, are told."""
     if not isinstance(value, int) and (told := getattr(value, "bounded", None)):

@@ -6,16 +6,17 @@ tensor's own width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from iosim.attention import Attention
 from iosim.masks import Tiling
+from iosim.program import Program, StepTable, Touch
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+__all__ = [
+    "CLASSES", "OTHER_CLASSES", "OTHER_FUNCTIONS", "UNBOUNDED", "Launch", "Moved", "Program", "Schedule", "StepTable", "Touch",
+    "Traffic", "Work", "WorkingSet", "add_all", "bits_to_bytes",
+]  # fmt: skip
 
 #: classes of algorithms, from the widest to the narrowest: a floor of a class holds for it and those after it
 CLASSES = ("any", "standard", "standard-once")
@@ -143,68 +144,6 @@ class Work:
         return Work(*(getattr(self, name) * times for name in Work.__dataclass_fields__))
 
 
-class Touch(NamedTuple):
-    """Consecutive rows of one tensor's head, read or written in one step."""
-
-    tensor: str
-    """Q, K, V, O, ..."""
-    head: int
-    """head of that tensor, counted over the batch"""
-    row: int
-    """first row"""
-    rows: int
-    """how many"""
-    write: bool
-    """written, not read; a read-modify-write is two touches"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepTable:
-    """The steps of all items of one head as arrays; tensors' heads are left to the program."""
-
-    tensors: tuple[str, ...]
-    """names that `tensor` numbers"""
-    item: NDArray[np.int64]
-    """(tiles + 1,) step range of each item"""
-    step: NDArray[np.int64]
-    """(steps + 1,) touch range of each step"""
-    tensor: NDArray[np.int64]
-    """(touches,) tensor number"""
-    row: NDArray[np.int64]
-    """(touches,) first row"""
-    rows: NDArray[np.int64]
-    """(touches,) how many"""
-    write: NDArray[np.bool_]
-    """(touches,) written"""
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What the items of one launch touch, step by step.
-
-    Item `head * tiles + tile` is tile `tile` of head `head`; a grid order is a permutation of items. A step is
-    what one item touches at once: items that run side by side proceed step by step.
-    """
-
-    heads: int
-    """heads (or packed groups) over the batch"""
-    tiles: int
-    """items of one head"""
-    row_elements: Mapping[str, int]
-    """tensor -> elements of one row"""
-    steps: Callable[[int], Iterator[tuple[Touch, ...]]]
-    """the steps of one item"""
-    table: Callable[[int], StepTable] | None = None
-    """head -> the same steps as arrays, where a kernel can make them without walking"""
-    pattern: Callable[[int], object] | None = None
-    """head -> a mark that heads with equal steps (but for the tensors' heads) share; None: all of them do"""
-
-    @property
-    def items(self) -> int:
-        """All items."""
-        return self.heads * self.tiles
-
-
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One grid launch of a kernel."""
@@ -219,6 +158,27 @@ class Launch:
     """arithmetic, all items"""
     program: Program | None = None
     """its touches; their element counts are `traffic`"""
+    times: int = 1
+    """launches in a row with these counts each"""
+    later: Callable[[int], Program] | None = None
+    """number from 1 -> the program of a later one of them"""
+
+    @property
+    def all_traffic(self) -> Traffic:
+        """Of all its times."""
+        return self.traffic if isinstance(self.times, int) and self.times == 1 else self.traffic * self.times
+
+    @property
+    def all_work(self) -> Work:
+        """Of all its times."""
+        return self.work if isinstance(self.times, int) and self.times == 1 else self.work * self.times
+
+    def one_by_one(self) -> tuple[Launch, ...]:
+        """Its times as launches of their own."""
+        if self.later is None:
+            return (self,) * self.times
+        programs = (self.program, *map(self.later, range(1, self.times)))
+        return tuple(replace(self, program=program, times=1, later=None) for program in programs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +231,19 @@ class Schedule:
     @property
     def traffic(self) -> Traffic:
         """Delivered across the core boundary, all launches."""
-        return add_all(launch.traffic for launch in self.launches)
+        return add_all(launch.all_traffic for launch in self.launches)
+
+    @property
+    def runs(self) -> tuple[Launch, ...]:
+        """Every launch as often as it runs, each with its own program."""
+        return tuple(run for launch in self.launches for run in launch.one_by_one())
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The touches of all launches in order; none where a launch has none."""
+        runs = self.runs
+        programs = tuple(run.program for run in runs if run.program)
+        return programs if len(programs) == len(runs) else ()
 
     @property
     def writes_lse(self) -> bool:
@@ -283,7 +255,7 @@ class Schedule:
         """Arithmetic of all launches."""
         total = Work()
         for launch in self.launches:
-            total = total + launch.work
+            total = total + launch.all_work
         return total
 
 

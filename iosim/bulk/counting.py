@@ -24,8 +24,8 @@ from iosim.schedule import Launch, Work, add_all
 #: algorithms whose launches are formulas
 CLOSED = frozenset({
     "agent", "backward-q-outer", "backward-two-kernels", "chunk-states", "cpu-flash", "delta-rule", "fast-attention",
-    "fixed-state", "flash-bias", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward", "flash3", "flash4", "flashmla", "lightning1", "lightning2",
-    "rat", "rat-decode", "recompute-dv", "selective-scan", "spatial-array", "spatial-array-recompute", "split-kv", "square-tiling",
+    "fixed-state", "flash-bias", "flash-conv", "flash-sigmoid", "flash-synchronous", "flash1", "flash2", "flash2-backward",
+    "flash3", "flash4", "flashmla", "lightning1", "lightning2", "rat", "rat-decode", "recompute-dv", "selective-scan", "spatial-array", "spatial-array-recompute", "split-kv", "square-tiling",
     "stream-k", "unfused", "unfused-backward",
 })  # fmt: skip
 #: rows that go through a formula together: their columns fit a core's L2
@@ -215,12 +215,12 @@ def _values(launches: tuple[Launch, ...]) -> dict[str, Any]:
     made: dict[str, Any] = {f"{tensor}.{name}": value for tensor, name, value in moved}
     for name in TOTALS:
         made[name] = sum((value for _, each, value in moved if each == name), start=0)
-    work = sum((launch.work for launch in launches), start=Work())
+    work = sum((launch.all_work for launch in launches), start=Work())
     return made | {name: getattr(work, name) for name in WORK}
 
 
 def _moved(launches: tuple[Launch, ...]) -> Iterator[tuple[str, str, Any]]:
-    for m in add_all(launch.traffic for launch in launches).moved:
+    for m in add_all(launch.all_traffic for launch in launches).moved:
         for name in TOTALS:
             value = getattr(m, name)
             if not (isinstance(value, int) and value == 0):

@@ -6,7 +6,7 @@ formula on int64 arrays of these rows computes every intermediate exactly. **Pro
 let the arrays' operands be exact and lie in their intervals. Endpoints are Python ints, so the interval of an operation
 contains its exact result for all rows: sums and products are monotone in each operand, or take their extremes at
 corners; a // b with b >= 1 is monotone in a and, for a of one sign, in b, so its extremes are at corners too; a % b
-with b >= 1 lies in 0 .. b - 1; `choose` gives one of its branches. Every endpoint is recorded; so the exact result is
+with b >= 1 lies in 0 .. b - 1; powers of two and their exponents are monotone; `choose` gives one of its branches. Every endpoint is recorded; so the exact result is
 below 2^63, int64 does not wrap, and the array holds the exact result. Where the formula branches, the
 intervals take the branch that the rows took. Sums of floors are bounded as `floor_sum` states,
 and a formula may say that a result lies below another (`bounded`: tiles below all tiles), which intervals forget. ∎
@@ -109,6 +109,13 @@ class Interval:
     def __abs__(self) -> Interval:
         spans = self.low < 0 < self.high
         return self._made(0 if spans else abs(self.low), abs(self.low), abs(self.high))
+
+    def __rlshift__(self, other: int) -> Interval:
+        return self._made(other << self.low, other << self.high)
+
+    def ceil_log2(self) -> Interval:
+        """Exponents of the powers of two at or above."""
+        return Interval(self.reach, max(0, self.low - 1).bit_length(), max(0, self.high - 1).bit_length())
 
     # --- what formulas say instead of min, max and if ------------------------------------------
 

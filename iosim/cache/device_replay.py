@@ -6,7 +6,7 @@ would take too long is replayed for some heads and extended, or falls back to th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -122,8 +122,8 @@ def main_memory(schedule: Schedule, device: Device, options: ReplayOptions | Non
     from iosim.cache.shared_l2 import replay_l2
 
     l2 = device_l2(device)
-    programs = [launch.program for launch in schedule.launches if launch.program]
-    if l2 is None or len(programs) < len(schedule.launches):
+    programs = schedule.programs
+    if l2 is None or not programs:
         return MainMemory(closed, None)
     concurrency = concurrency_of(schedule, device, options)
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
@@ -181,8 +181,8 @@ def single_cache(schedule: Schedule, device: Device | None, options: ReplayOptio
     line = (cache.line_bytes if cache else None) or LINE_BYTES
     if size < line:
         raise UsageError(f"{size} bytes are smaller than a line of {line}", "--capacity")
-    programs = [launch.program for launch in schedule.launches if launch.program]
-    if len(programs) < len(schedule.launches):
+    programs = schedule.programs
+    if not programs:
         raise UsageError(f"{schedule.kernel} has no program of touches to replay", "--kernel")
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
     concurrency = concurrency_of(schedule, device, options)
@@ -207,11 +207,13 @@ def _found(schedule: Schedule, traffic: Traffic, method: str, closed: HbmTraffic
 
 
 def _affordable_heads(
-    programs: list[Program], concurrency: Concurrency, schedule: Schedule, partitions: int, most: int
+    programs: Sequence[Program], concurrency: Concurrency, schedule: Schedule, partitions: int, most: int
 ) -> int | None:
     """Heads to replay: all, some when they run one after another, None when even a few are too many."""
     whole = max(program.heads for program in programs)
-    touches = 2 * schedule.work.tile_pairs * partitions + 4 * sum(launch.items for launch in schedule.launches)
+    touches = 2 * schedule.work.tile_pairs * partitions + 4 * sum(
+        launch.items * launch.times for launch in schedule.launches
+    )
     if touches <= most:
         return whole
     if len(schedule.problem.masks()) > 1 or concurrency.grid_order in ("row-major", "chunked"):
@@ -224,7 +226,7 @@ def _affordable_heads(
     return heads if divides and heads < whole and touches * heads // whole <= most else None
 
 
-def _first(programs: list[Program], heads: int) -> list[Program]:
+def _first(programs: Sequence[Program], heads: int) -> list[Program]:
     """The first heads of each launch; launches over key/value heads have fewer."""
     whole = max(program.heads for program in programs)
     return [replace(program, heads=program.heads * heads // whole) for program in programs]

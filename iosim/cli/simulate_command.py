@@ -83,9 +83,15 @@ def _launch(launch: Any) -> dict[str, object]:
     return {
         "name": launch.name,
         "items": launch.items,
+        "times": launch.times,
         "read_elements": launch.traffic.read_elements,
         "write_elements": launch.traffic.write_elements,
     }
+
+
+def _in_words(launch: Any) -> str:
+    times = f"{launch.times:,} times " if launch.times > 1 else ""
+    return f"{launch.name} ({times}{launch.items:,} items)"
 
 
 def _text(report: Report) -> str:
@@ -108,7 +114,7 @@ def _text(report: Report) -> str:
     lines += [
         f"tile pairs {work.tile_pairs:,}, FLOP {work.flop:,} useful and {work.flop_executed:,} executed,",
         f"exponentials {work.exp:,} of scores and {work.exp_rescale:,} of running maxima",
-        "launches: " + ", ".join(f"{launch.name} ({launch.items:,} items)" for launch in schedule.launches),
+        "launches: " + ", ".join(map(_in_words, schedule.launches)),
         "",
     ]
     bounds = [

@@ -22,10 +22,10 @@ passing; HazyResearch/safari csrc/fftconv/fftconv_cuda.cu, which has no state pa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
 from iosim.errors import UsageError
+from iosim.exact import ceil_log2, choose, decide, least, most
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, register
 from iosim.kernels.blocks import Extent, Strips
 from iosim.kernels.linear_parts import Chunks, causal_chunks
@@ -57,17 +57,22 @@ class Convolution:
     @property
     def passes(self) -> bool:
         """Whether states go from chunk to chunk."""
-        return len(self.extents) > 1
+        return decide(self.extents.number > 1)
 
     @property
     def taps(self) -> int:
         """Words of the filter that chunks see."""
-        return min(self.tokens, self.cut.chunk)
+        return least(self.tokens, self.cut.chunk)
+
+    @property
+    def depth(self) -> int:
+        """log2 n."""
+        return most(3, ceil_log2(self.taps))
 
     @property
     def points(self) -> int:
         """n: points of the complex transform, half of F."""
-        return max(8, 1 << (self.taps - 1).bit_length())
+        return 1 << self.depth
 
     def channel(self, tensor: str, head: int, column: int, at: Extent, write: bool = False) -> Touch:
         """Some tokens of one channel."""
@@ -97,14 +102,37 @@ def convolution_of(call: Call) -> Convolution:
     return Convolution(causal_chunks(call, "a convolution sees the tokens before"), call.number("states"), radix)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive chunks that one launch convolves, of every value column."""
+
+    first: int
+    """number of the first chunk"""
+    chunks: int
+    """how many"""
+    tokens: int
+    """of them all"""
+    entered: int
+    """tokens of those chunks that a state enters"""
+    left: int
+    """tokens of those that leave a state"""
+
+
 def launches(call: Call) -> tuple[Launch, ...]:
-    """The filter's transform, then one launch, or one per chunk."""
+    """The filter's transform, then one launch, or one per chunk: those between the first and the last are alike."""
     made = convolution_of(call)
-    chunks = list(enumerate(made.extents))
+    number, size = made.extents.number, made.cut.chunk
+    before = (number - 1) * size  # tokens of all chunks but the last
     if call.flag("resident") or not made.passes:
-        return _filter(made), _convolve(made, "convolution", chunks, kept=True)
-    each = (_convolve(made, f"chunk {number}", [(number, at)], kept=False) for number, at in chunks)
-    return _filter(made), *each
+        whole = Part(0, number, made.tokens, made.tokens - made.taps, before)
+        return _filter(made), _convolve(made, "convolution", whole, kept=True)
+    end = made.tokens - before
+    first, last = Part(0, 1, size, 0, size), Part(number - 1, 1, end, end, 0)
+    ends = (_convolve(made, "first chunk", first, kept=False), _convolve(made, "last chunk", last, kept=False))
+    if decide(number == 2):
+        return _filter(made), *ends
+    inner = replace(_convolve(made, "chunk", Part(1, 1, size, size, size), kept=False), times=number - 2)
+    return _filter(made), ends[0], replace(inner, later=lambda time: _program(made, 1 + time, 1, kept=False)), ends[1]
 
 
 def _filter(made: Convolution) -> Launch:
@@ -115,31 +143,45 @@ def _filter(made: Convolution) -> Launch:
         yield (Touch("filter", head, 0, made.taps, False),)
         yield (Touch("filter_fft", head, 0, words, True),)
 
-    useful, executed = (14 * (made.points - 1) + 2 + flop for flop in transform_flop(made.points, made.radix))
+    useful, executed = (14 * (made.points - 1) + 2 + flop for flop in transform_flop(made.depth, made.radix))
     traffic = Traffic((_fp32(made, "filter", heads * made.taps), _fp32(made, "filter_fft", 0, heads * words)))
     program = Program(heads, 1, {"filter": 1, "filter_fft": 1}, steps)
     return Launch("filter", heads, traffic, Work(0, useful, executed) * heads, program)
 
 
-def _convolve(made: Convolution, name: str, chunks: list[tuple[int, Extent]], kept: bool) -> Launch:
+def _convolve(made: Convolution, name: str, part: Part, kept: bool) -> Launch:
     """Some chunks of every value column; states are `kept` on chip or read and written around each chunk."""
     shape, bits = made.cut.problem.shape, made.cut.problem.types.bits
-    items, last = made.cut.heads * shape.head_dim_v, len(made.extents) - 1
-    tokens, words = sum(size for _, (_, size) in chunks), made.states * shape.head_dim
-    read = {"filter_fft": 2 * made.points + 2, "D": 1} | ({"ssm": 3 * made.states} if made.passes else {})
-    moved = [_fp32(made, tensor, items * size) for tensor, size in read.items()]
+    items, words = made.cut.heads * shape.head_dim_v, made.states * shape.head_dim
+    moved = [_fp32(made, tensor, items * size) for tensor, size in _first_words(made).items()]
     moved += [
-        Moved(t, bits(t), items * tokens * many) for t, many in (("V", 1), ("K", shape.head_dim), ("Q", shape.head_dim))
+        Moved(t, bits(t), items * part.tokens * many)
+        for t, many in (("V", 1), ("K", shape.head_dim), ("Q", shape.head_dim))
     ]
-    moved.append(Moved("O", bits("O"), 0, items * tokens))
-    enters, leaves = (sum(number != edge for number, _ in chunks) for edge in (0, last))
+    moved.append(Moved("O", bits("O"), 0, items * part.tokens))
     if not kept:
-        moved.append(_fp32(made, "states", items * words * enters, items * words * leaves))
+        enters, leaves = (words if decide(tokens > 0) else 0 for tokens in (part.entered, part.left))
+        moved.append(_fp32(made, "states", items * enters, items * leaves))
+    program = _program(made, part.first, part.chunks, kept)
+    return Launch(name, items, Traffic(tuple(moved)), _work(made, part) * items, program)
+
+
+def _first_words(made: Convolution) -> dict[str, int]:
+    """Words that an item reads before its tokens."""
+    read = {"filter_fft": 2 * made.points + 2, "D": 1}
+    return read | ({"ssm": 3 * made.states} if made.passes else {})
+
+
+def _program(made: Convolution, first: int, chunks: int, kept: bool) -> Program:
+    """Some chunks of every value column."""
+    shape, read = made.cut.problem.shape, _first_words(made)
 
     def steps(item: int) -> Iterator[Step]:
         head, column = divmod(item, shape.head_dim_v)
+        last = len(made.extents) - 1
         yield tuple(Touch(tensor, made.layer(head), 0, size, False) for tensor, size in read.items())
-        for number, at in chunks:
+        for number in range(first, first + chunks):
+            at = made.extents[number]
             entered = (made.state(head, column, number - 1, False),) if number and not kept else ()
             yield (*entered, made.channel("V", head, column, at))
             for depth in range(shape.head_dim):
@@ -147,44 +189,37 @@ def _convolve(made: Convolution, name: str, chunks: list[tuple[int, Extent]], ke
             left = (made.state(head, column, number, True),) if number < last and not kept else ()
             yield made.channel("O", head, column, at, True), *left
 
-    program = Program(made.cut.heads, shape.head_dim_v, {m.tensor: 1 for m in moved}, steps)
-    return Launch(name, items, Traffic(tuple(moved)), _work(made, chunks) * items, program)
+    names = (*read, "V", "K", "Q", "O", "states")
+    return Program(made.cut.heads, shape.head_dim_v, dict.fromkeys(names, 1), steps)
 
 
-def _work(made: Convolution, chunks: list[tuple[int, Extent]]) -> Work:
+def _work(made: Convolution, part: Part) -> Work:
     """Of one item."""
-    d, n, last = made.cut.problem.shape.head_dim, made.points, len(made.extents) - 1
-    direct = 5 * sum(size for _, (_, size) in chunks)
-    passing = sum(3 * made.states * size * ((number > 0) + (number < last)) for number, (_, size) in chunks)
+    d, n = made.cut.problem.shape.head_dim, made.points
+    direct = 5 * part.tokens
+    passing = 3 * made.states * (part.entered + part.left)
     useful, executed = (
-        2 * n + d * (len(chunks) * (2 * flop + 32 * (n - 1) + 6) + direct + passing)
-        for flop in transform_flop(n, made.radix)
+        2 * n + d * (part.chunks * (2 * flop + 32 * (n - 1) + 6) + direct + passing)
+        for flop in transform_flop(made.depth, made.radix)
     )
     return Work(0, useful, executed)
 
 
-def transform_flop(points: int, radix: int) -> tuple[int, int]:
-    """(by butterflies, as executed) FLOP of a complex transform of a power of two points."""
-    depth = points.bit_length() - 1
+def transform_flop(depth: int, radix: int) -> tuple[int, int]:
+    """(by butterflies, as executed) FLOP of a complex transform of 2^depth points.
+
+    Dense transforms of `radix` points, and a shorter last one, make it up.
+
+    >>> transform_flop(13, 16) == (5 * 8192 * 13, 8 * 8192 * (16 + 16 + 16 + 2) + 6 * 8192 * 3)
+    True
+    """
+    points = 1 << depth
     butterflies = 5 * points * depth
     if not radix:
         return butterflies, butterflies
-    factors = split(points, radix)
-    assert prod(factors) == points
-    return butterflies, 8 * points * sum(factors) + 6 * points * (len(factors) - 1)
-
-
-def split(points: int, radix: int) -> list[int]:
-    """Dense transforms that make one of so many points, the short one last.
-
-    >>> split(8192, 16)
-    [16, 16, 16, 2]
-    """
-    factors = []
-    while points > 1:
-        factors.append(min(radix, points))
-        points //= factors[-1]
-    return factors
+    whole, rest = depth // ceil_log2(radix), depth % ceil_log2(radix)
+    factors = whole * radix + choose(rest > 0, 1 << rest, 0)
+    return butterflies, 8 * points * factors + 6 * points * (whole + least(rest, 1) - 1)
 
 
 def _fp32(made: Convolution, tensor: str, read: int = 0, write: int = 0) -> Moved:

@@ -16,7 +16,7 @@ STAGES = (
     ("catalog",),
     ("machine", "machine_parts", "machine_file", "machine_check", "networks", "huggingface", "masks"),
     ("attention",),
-    ("schedule",),
+    ("program", "schedule"),
     ("kernels",),
     ("bulk",),
     ("trace",),

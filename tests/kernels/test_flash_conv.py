@@ -17,7 +17,7 @@ from iosim.errors import UsageError
 from iosim.floors import Memory as FastMemory
 from iosim.floors.linear import linear_bounds
 from iosim.kernels import Call, make_schedule
-from iosim.kernels.flash_conv import convolution_of, split, transform_flop
+from iosim.kernels.flash_conv import convolution_of, transform_flop
 from iosim.machine import load_device
 from iosim.schedule import Schedule
 
@@ -59,7 +59,7 @@ def test_the_schedule_computes_the_convolution(case: dict) -> None:
     memory.put("filter", filters[:, : made.taps])
     memory.put("ssm", np.stack([a, b, c], axis=1))
     memory.put("D", skip)
-    for launch in schedule.launches:
+    for launch in schedule.runs:
         count = Arithmetic()
         run = numpy_conv.transform_filter if launch.name == "filter" else numpy_conv.convolve
         run(launch, memory, made, count)
@@ -128,10 +128,29 @@ def test_sequences_of_8k_are_the_longest_that_fit_a_multiprocessor() -> None:
         assert between.value.faults[0].hint == "the largest that fits is 8192x1"
 
 
-def test_transforms_of_powers_of_two() -> None:
-    assert transform_flop(8192, 0) == (5 * 8192 * 13, 5 * 8192 * 13)
-    assert split(8192, 16) == [16, 16, 16, 2]
-    assert transform_flop(8192, 16) == (5 * 8192 * 13, 8 * 8192 * 50 + 6 * 8192 * 3)
+@given(st.integers(3, 40), st.integers(1, 12))
+def test_dense_transforms_of_powers_of_two(depth: int, log_radix: int) -> None:
+    points, radix, factors = 1 << depth, 1 << log_radix, []
+    left = points
+    while left > 1:
+        factors.append(min(radix, left))
+        left //= factors[-1]
+    twiddles = 6 * points * (len(factors) - 1)
+    assert transform_flop(depth, radix) == (5 * points * depth, 8 * points * sum(factors) + twiddles)
+    assert transform_flop(depth, 0) == (5 * points * depth,) * 2
+
+
+def test_chunks_between_the_first_and_the_last_are_one_count() -> None:
+    """A million tokens in 128 chunks: four launches, whose times, traffic and programs are those of 129."""
+    asked = problem(1 << 20, 1 << 20, 8, mask="causal", heads=3, kv_heads=3)
+    schedule = make_schedule(asked, None, "flashconv")
+    assert [launch.times for launch in schedule.launches] == [1, 1, 126, 1]
+    each = schedule.runs
+    assert len(each) == len(schedule.programs) == 129
+    assert sum((one.traffic for one in each[1:]), start=each[0].traffic).per_tensor() == schedule.traffic.per_tensor()
+    assert sum((one.work for one in each[1:]), start=each[0].work) == schedule.work
+    firsts = [next(t.row for step in p.steps(0) for t in step if t.tensor == "V") for p in schedule.programs[1:]]
+    assert firsts == [number * 8192 for number in range(128)]
 
 
 def test_what_a_convolution_refuses() -> None:

@@ -75,7 +75,7 @@ class Case:
 
 def counted_as_scheduled(memory: Memory, schedule: Schedule) -> None:
     total: dict[str, tuple[int, int]] = {}
-    for launch in schedule.launches:
+    for launch in schedule.runs:
         for tensor, (read, written) in counted(launch).items():
             before = total.get(tensor, (0, 0))
             total[tensor] = (before[0] + read, before[1] + written)

@@ -39,7 +39,7 @@ def counted(launch: Launch) -> dict[str, tuple[int, int]]:
 
 
 def check(schedule: Schedule) -> None:
-    for launch in schedule.launches:
+    for launch in schedule.runs:
         assert launch.program is not None
         assert launch.program.items == launch.items
         assert touched(launch) == counted(launch)
