@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import numpy_kernels
 from oracles.numpy_kernels import Memory, from_strips, in_strips
+from oracles.random_calls import cached_calls
 from test_counts import calls, make
 from test_programs import counted
 
@@ -27,7 +28,7 @@ class Case:
         shape, n_q, n_kv = schedule.problem.shape, call["n_q"], call["n_kv"]
         rng = np.random.default_rng(seed)
         self.heads, self.kv_heads = shape.batch * shape.heads, shape.batch * shape.kv_heads
-        self.group, self.packed = shape.group, schedule.tiling.group
+        self.batch, self.group, self.packed = shape.batch, shape.group, schedule.tiling.group
         self.q = rng.normal(size=(self.heads, n_q, shape.head_dim))
         self.k = rng.normal(size=(self.kv_heads, n_kv, shape.head_dim))
         self.v = rng.normal(size=(self.kv_heads, n_kv, shape.head_dim_v))
@@ -72,6 +73,23 @@ class Case:
         memory.put("V", self.v)
         return memory
 
+    def cached(self, page_size: int, scale_group: int) -> Memory:
+        """K and V in pages, each head's by the table of its sequence, and with scales."""
+        memory, rng = Memory(page_size, scale_group), np.random.default_rng(1)
+        memory.put("Q", self.pack(self.q))
+        n_kv, each = self.k.shape[1], len(self.k) // self.batch
+        tables = rng.normal(size=(self.batch, -(-n_kv // page_size) if page_size else 1))
+        if page_size:
+            memory.put("block_table", tables)
+        for name, heads in (("K", self.k), ("V", self.v)):
+            groups = -(-heads.shape[2] // scale_group) if scale_group else 1
+            scales = rng.uniform(0.5, 2, size=(len(heads), n_kv, groups)) if scale_group else None
+            if scales is not None:
+                memory.put(f"{name}_scale", scales)
+            of_head = np.repeat(tables, each, axis=0)
+            memory.put(name, numpy_kernels.as_cached(heads, of_head, page_size, scales, scale_group))
+        return memory
+
 
 def counted_as_scheduled(memory: Memory, schedule: Schedule) -> None:
     total: dict[str, tuple[int, int]] = {}
@@ -104,6 +122,19 @@ def test_flash_computes_attention(call: dict[str, Any], seed: int, pack: bool, k
     case = Case(call, schedule, seed)
     memory = case.memory()
     numpy_kernels.q_outer(schedule.launches[0], memory, case.allowed, call["d_v"])
+    check_rows(case, memory, schedule)
+
+
+@given(cached_calls(), seeds, st.booleans(), st.sampled_from(["flash2", "flash3", "flash4", "split-kv"]))
+def test_pages_and_scales_give_back_the_keys_and_values(
+    drawn: tuple[dict[str, Any], dict[str, Any]], seed: int, pack: bool, kernel: str
+) -> None:
+    call, layout = drawn
+    schedule = make(call, kernel, pack, **layout)
+    case = Case(call, schedule, seed)
+    memory = case.cached(layout.get("page_size", 0), layout.get("scale_group", 0))
+    for launch in schedule.launches:
+        numpy_kernels.q_outer(launch, memory, case.allowed, call["d_v"])
     check_rows(case, memory, schedule)
 
 

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.random_calls import calls, make
+from oracles.random_calls import cached_calls, calls, make
 
 from iosim.attention import Attention, Shape
 from iosim.kernels import make_schedule
 from iosim.masks import Grid, Tiling, bind
 from iosim.schedule import Launch, Program, Schedule
+
+
+#: a kernel of each algorithm that reads a cache of keys and values
+CACHED = ("flash2", "flash-sigmoid", "flash-v100", "split-kv", "stream-k", "flashmla", "fast-attention")
 
 
 def touched(launch: Launch) -> dict[str, tuple[int, int]]:
@@ -80,6 +84,22 @@ def test_split_kv_touches_what_it_counts(call: dict[str, Any], splits: int, pack
     if call["mask"] == "full":
         check(make(call, "split-kv", pack, splits=min(splits, longest)))
     check(make(call, "split-kv", pack))
+
+
+@given(cached_calls(), st.sampled_from(CACHED), st.booleans(), st.integers(1, 5))
+def test_pages_and_scales_are_touched_as_counted(
+    drawn: tuple[dict[str, Any], dict[str, object]], kernel: str, pack: bool, workers: int
+) -> None:
+    call, layout = drawn
+    if kernel in ("stream-k", "flashmla"):
+        if not call["allowed"].any():
+            return
+        layout = layout | {"workers": workers}
+    schedule = make(call, kernel, pack, "decode" if kernel == "flashmla" else "prefill", **layout)
+    check(schedule)
+    read = {tensor for launch in schedule.launches for tensor, (words, _) in counted(launch).items() if words}
+    if call["allowed"].any():
+        assert ("block_table" in read, "K_scale" in read) == ("page_size" in layout, "scale_group" in layout)
 
 
 @pytest.mark.parametrize(

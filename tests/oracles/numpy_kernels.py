@@ -21,7 +21,8 @@ Array = np.ndarray
 class Memory:
     """Slow memory: one flat array per tensor and head, that counts the elements of each load and store."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_size: int = 0, scale_group: int = 0) -> None:
+        self.page_size, self.scale_group = page_size, scale_group
         self.data: dict[tuple[str, int], Array] = {}
         self.read: Counter[str] = Counter()
         self.written: Counter[str] = Counter()
@@ -104,6 +105,28 @@ def steps_of(launch: Launch, memory: Memory) -> Iterator[tuple[int, dict[str, li
             yield item, loads, [touch for touch in step if touch.write]
 
 
+def as_cached(heads: Array, tables: Array, page_size: int, scales: Array | None, scale_group: int) -> Array:
+    """K or V as a cache holds it: each group of elements over its scale, each page shifted by its entry of the table."""
+    made = heads.copy()
+    if page_size:
+        made += np.repeat(tables, page_size, axis=1)[:, : heads.shape[1], None]
+    if scales is not None:
+        made /= np.repeat(scales, scale_group, axis=2)[:, :, : heads.shape[2]]
+    return made
+
+
+def restored(memory: Memory, loads: dict[str, list[tuple[Touch, Array]]], name: str) -> Array:
+    """A tile of K or V from its cached form, by the scales and the page table that were loaded with it."""
+    at, rows = loads[name][0]
+    if f"{name}_scale" in loads:
+        rows = rows * np.repeat(loads[f"{name}_scale"][0][1], memory.scale_group, axis=1)[:, : rows.shape[1]]
+    if "block_table" in loads:
+        first, entries = loads["block_table"][0]
+        pages = (at.row + np.arange(at.rows)) // memory.page_size - first.row
+        rows = rows - entries[pages]
+    return rows
+
+
 def q_outer(launch: Launch, memory: Memory, allowed: Callable[[int], Array], d_v: int, kind: str = "softmax") -> None:
     """FlashAttention-2, split-KV, stream-K and their combines, with biases or a sigmoid: all by their touches."""
     assert launch.program is not None
@@ -120,8 +143,8 @@ def q_outer(launch: Launch, memory: Memory, allowed: Callable[[int], Array], d_v
             q_factor = loads["B_q"][0][1]
         if "K" in loads:
             assert state is not None
-            key, k = loads["K"][0]
-            v = loads["V"][0][1] if "V" in loads else k[:, :d_v]
+            key, k = loads["K"][0][0], restored(memory, loads, "K")
+            v = restored(memory, loads, "V") if "V" in loads else k[:, :d_v]
             scores = q @ k.T
             if "B" in loads:
                 scores = scores + loads["B"][0][1].reshape(scores.shape)

@@ -45,6 +45,19 @@ def calls(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
+@st.composite
+def cached_calls(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, object]]:
+    """A call, and how its K and V lie: in pages that divide a key tile or hold several, with scales, or plainly."""
+    call = draw(calls())
+    times, scales = draw(st.integers(0, 4)), draw(st.integers(0, 5))
+    if draw(st.booleans()):  # small tiles in large pages
+        page = times * call["cols"]
+    else:
+        page = draw(st.integers(1, 3)) if times else 0
+        call["cols"] = times * page or call["cols"]
+    return call, ({"page_size": page} if page else {}) | ({"scale_group": scales} if scales else {})
+
+
 def make(call: dict, kernel: str, pack: bool | None = None, phase: str = "prefill", **settings: object) -> Schedule:
     asked = problem(
         call["n_q"], call["n_kv"], call["d"], call["d_v"], call["mask"], call["group"] * call["kv_heads"],
