@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iosim
-from iosim.analysis import analyze, device_memory
+from iosim.analysis import analyze, device_memory, multicast
 from iosim.cache.replay_options import ReplayOptions
 from iosim.errors import UsageError
+from iosim.kernels import make_schedule
 from iosim.machine import device_names, load_device
+from iosim.masks import Tiling
 from iosim.report import Options
 from iosim.timing import roofline_of
 
@@ -39,6 +41,19 @@ def call(shape: dict) -> iosim.Attention:
         batch=shape["batch"], seq=max(1, shape["seq_kv"] - shape["ahead"]), seq_kv=shape["seq_kv"],
         mask=shape["mask"], dtype=shape["dtype"],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "clusters"), [(64, 1), (128, 1), (192, 2), (250, 2), (256, 2), (320, 3)])
+def test_items_of_a_cluster_share_their_reads(rows: int, clusters: int) -> None:
+    """Pairs of Q tiles of 64 rows, the last one alone where they are odd: K and V once per pair, Q and O per tile."""
+    asked = iosim.problem(heads=3, head_dim=64, batch=2, seq=rows, seq_kv=1000)
+    schedule = make_schedule(asked, H100, "flash3", Tiling((64,), (128,)), {"cluster": 2})
+    moved = {m.tensor: (m.read_elements, m.write_elements) for m in multicast(schedule).moved}
+    heads = 2 * 3
+    assert moved == {
+        "Q": (heads * rows * 64, 0), "K": (heads * clusters * 1000 * 64, 0), "V": (heads * clusters * 1000 * 64, 0),
+        "O": (0, heads * rows * 64), "LSE": (0, heads * rows),
+    }  # fmt: skip
 
 
 @settings(max_examples=30)

@@ -90,6 +90,9 @@ def test_shared_keys_count_once_and_a_latent_value_not_at_all() -> None:
     assert value(shared, "L0r") == 4 * 16 * 8 + 64 * 8 + 64 * 8
     latent = floors(problem(16, 64, 8, 6, heads=4, kv_heads=1, latent=True), 4096)
     assert value(latent, "L0r") == 4 * 16 * 8 + 64 * 8
+    # each query sees its own key only, whatever the scores are: O is the slice of K that is V
+    alone = floors(problem(10, 10, 6, 4, "window:1", heads=2, latent=True), 4096)
+    assert value(alone, "L0r") == 10 * 4
 
 
 def test_a_warm_cache_takes_its_capacity_off_each_side() -> None:

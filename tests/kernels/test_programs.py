@@ -15,7 +15,6 @@ from iosim.kernels import make_schedule
 from iosim.masks import Grid, Tiling, bind
 from iosim.schedule import Launch, Program, Schedule
 
-
 #: a kernel of each algorithm that reads a cache of keys and values
 CACHED = ("flash2", "flash-sigmoid", "flash-v100", "split-kv", "stream-k", "flashmla", "fast-attention")
 

@@ -53,6 +53,8 @@ def test_other_rules_by_hand() -> None:
     assert ruled_splits("flash2", demand(173, 64, 108)) == 1
     assert ruled_splits("flash4", demand(8, 64, 148)) == 18
     assert ruled_splits("flash4", demand(8, 4, 148)) == 1
+    assert ruled_splits("flash4", demand(8, 5, 148)) == 5
+    assert [ruled_splits("flash3", demand(8, tiles)) for tiles in (4, 5)] == [1, 5]  # 40 items fill one wave best
     assert ruled_splits("trtllm", demand(8, 64, 148, keys=8192)) == 18
     assert ruled_splits("trtllm", demand(8, 16, 148, keys=2048)) == 8
     assert ruled_splits("xqa", demand(8, 64, 148, kv_heads=8, keys=8192)) == 18
