@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.random_calls import calls, make, problem, tile
+from oracles.random_calls import calls, concurrencies, make, problem, tile
 
 import iosim
 from iosim.cache import oracle
@@ -37,15 +37,14 @@ def touched_bytes(
     return made
 
 
-@settings(max_examples=40)
-@given(
-    calls(), st.integers(1, 3), st.sampled_from(["head-major", "row-major"]),
-    st.sampled_from(["cyclic", "reverse", "sawtooth"]),
-)  # fmt: skip
-def test_the_lines_of_a_call_are_those_of_its_walk(call: dict[str, Any], cores: int, order: str, keys: str) -> None:
-    """Same tensors, heads and extents in the same order, whatever the order of items and keys."""
+@settings(max_examples=60)
+@given(calls(), concurrencies)
+def test_the_lines_of_a_call_are_those_of_its_walk(call: dict[str, Any], concurrency: Concurrency) -> None:
+    """Same tensors, heads and extents in the same order, whatever the order of items and keys.
+
+    The replay of the last caches has this loop once more, and the same readable form of it (`test_shared_l2`).
+    """
     schedule = make(call, "flash2", lse=False)
-    concurrency = Concurrency(cores, 1, order, keys)
     touches = touches_of(schedule, 2, concurrency).touches  # a line of one element: nothing is rounded
     expected = touched_bytes(schedule, concurrency, 2)
     parts = [(touches.start + copy * touches.extent, touches.length, touches.flags) for copy in range(touches.copies)]

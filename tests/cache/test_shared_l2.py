@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.random_calls import calls, make, problem, tile
+from oracles.random_calls import calls, concurrencies, make, problem, tile
 
 from iosim.cache.l2_oracle import OracleL2, lockstep_touches
 from iosim.cache.shared_l2 import L2, L2Replay, replay_l2
@@ -28,19 +28,6 @@ def replay(schedule: Schedule, concurrency: Concurrency, l2: L2) -> L2Replay:
     programs = [launch.program for launch in schedule.launches]
     assert all(programs)
     return replay_l2([p for p in programs if p], bits_of(schedule), concurrency, l2)
-
-
-concurrencies = st.builds(
-    Concurrency,
-    cores=st.integers(1, 6),
-    residency=st.integers(1, 2),
-    grid_order=st.sampled_from(["head-major", "row-major", "longest-first", "sections", "chunked"]),
-    kv_order=st.sampled_from(["cyclic", "reverse", "sawtooth"]),
-    assignment=st.sampled_from(["dynamic", "static"]),
-    section_heads=st.integers(1, 3),
-    stagger_steps=st.integers(0, 2),
-    instances=st.integers(1, 3),
-)
 
 
 @settings(max_examples=40)

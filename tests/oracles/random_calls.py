@@ -9,6 +9,21 @@ from iosim.attention import Attention, Shape
 from iosim.kernels import make_schedule
 from iosim.masks import Grid, Tiling, bind
 from iosim.schedule import Schedule
+from iosim.trace.concurrency import Concurrency
+
+
+#: how items of a launch run side by side
+concurrencies = st.builds(
+    Concurrency,
+    cores=st.integers(1, 6),
+    residency=st.integers(1, 2),
+    grid_order=st.sampled_from(["head-major", "row-major", "longest-first", "sections", "chunked"]),
+    kv_order=st.sampled_from(["cyclic", "reverse", "sawtooth"]),
+    assignment=st.sampled_from(["dynamic", "static"]),
+    section_heads=st.integers(1, 3),
+    stagger_steps=st.integers(0, 2),
+    instances=st.integers(1, 3),
+)
 
 
 def problem(
