@@ -20,8 +20,6 @@ from iosim.masks.runs import Bools, Ints, Runs
 from iosim.masks.tiling import Grid
 from iosim.masks.toeplitz import Toeplitz, as_toeplitz
 
-OPERATORS = ("and", "or", "not")
-
 
 @dataclass(frozen=True, eq=False)
 class Combined(Mask):

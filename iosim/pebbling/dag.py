@@ -141,10 +141,6 @@ class Dag:
         """The name of a vertex."""
         return self.labels[vertex] if self.labels else str(vertex)
 
-    def with_outputs(self, outputs: Iterable[int]) -> Dag:
-        """The same computation where `outputs` must end in slow memory as well as the sinks."""
-        return Dag.from_edges(self.edges(), self.vertices, self.labels, outputs)
-
     def check_memory(self, memory_elements: int, where: str = "") -> None:
         """Refuse a fast memory in which some vertex cannot be computed at all.
 

@@ -147,7 +147,11 @@ TOPICS: dict[str, Topic] = {
         "traffic, requests at L2, bytes at main memory. The longest binds. They are no floors: another "
         "kernel may do less work.",
         "work / rate, per resource",
-        ("masked entries of visited tiles count as executed", "the L2's rate is the best measured one where known"),
+        ("matrix: executed FLOP, masked entries of visited tiles too, at the dense rate of the highest clock, wide accumulation",
+         "exp: exponentials of scores and of running maxima at the special-function rate, but for those done in software",
+         "shared: operand reads and tile writes at the shared memories' rate",
+         "l2: requests at the last shared cache at its best measured rate, else the stated one",
+         "hbm: bytes at the main memory's datasheet bandwidth"),
         "docs/explanation/time.md",
     ),
     "link": Topic(

@@ -13,15 +13,6 @@ from iosim.errors import AbsentError
 from iosim.machine import Device
 from iosim.schedule import Schedule, Work
 
-RESOURCES = ("matrix", "exp", "shared", "l2", "hbm")
-MEANING = {
-    "matrix": "executed FLOP at the dense rate of the highest clock, wide accumulation",
-    "exp": "exponentials of scores and of running maxima at the special-function rate, but for those done in software",
-    "shared": "operand reads and tile writes at the shared memories' rate",
-    "l2": "requests at the last shared cache at its best measured rate, else the stated one",
-    "hbm": "bytes at the main memory's datasheet bandwidth",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:

@@ -6,7 +6,7 @@ each distinct row once. A row that cannot be predicted says why in `status`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -82,11 +82,6 @@ def predict_columns(columns: Columns) -> Predicted:
             _predict_kind(words, members, rows, made)
     made.failed = sum(value is None for value in made.columns["time_floor_s"])
     return made
-
-
-def predict_chunks(chunks: Iterable[Columns]) -> Iterator[Predicted]:
-    """Chunk by chunk, so that memory stays bounded."""
-    return (predict_columns(chunk) for chunk in chunks)
 
 
 def predict_rows(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

@@ -11,7 +11,6 @@ from iosim.masks import Grid, Tiling, bind
 from iosim.schedule import Schedule
 from iosim.trace.concurrency import Concurrency
 
-
 #: how items of a launch run side by side
 concurrencies = st.builds(
     Concurrency,

@@ -40,7 +40,7 @@ def test_extra_outputs_are_those_that_are_read_again() -> None:
     assert list(dag.stored) == [1, 2]  # vertex 0 is an input: it is in slow memory already
     assert not dag.outputs_are_sinks
     assert Dag.from_edges([(0, 1), (1, 2)]).outputs_are_sinks
-    assert list(Dag.from_edges([(0, 1), (1, 2)]).with_outputs([1]).stored) == [1, 2]
+    assert list(Dag.from_edges([(0, 1), (1, 2)], outputs=[1]).stored) == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,10 @@ from iosim.trace.compiling import jit
 
 ZERO, ONE, TWO, FOUR = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 
-# what a replay carries from chunk to chunk, in a vector:
+# what a replay carries from chunk to chunk, in a vector of six:
 # head, tail, resident lines, misses, misses of writes that cover their line, write-backs
-STATE_SIZE = 6
 
-RESIDENT_BIT, DIRTY_BIT, SEEN_BIT = 1, 2, 4
+RESIDENT_BIT, SEEN_BIT = 1, 4  # of FIFO's status; bit 2 is that of a dirty line, a write's flag shifted
 
 
 def _lru(
