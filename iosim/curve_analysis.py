@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from iosim.cache.curve import LruCurve
+    from iosim.cache.optimal import OptCurve
     from iosim.trace.call_touches import CallTouches
 
 POLICIES = ("lru", "opt", "opt-bypass", "fifo")
@@ -150,7 +151,7 @@ def miss_curve_of_call(
 
     Args:
         device: its cores run items side by side, its line size and levels are used; None: one sequential stream.
-        policies: lru in one pass; the others at chosen sizes.
+        policies: lru in one pass, and opt where items run one after another; the others at chosen sizes.
         concurrency: overrides how items run.
     Raises:
         UsageError: an unknown policy, or a kernel without a program of touches.
@@ -163,12 +164,12 @@ def miss_curve_of_call(
     concurrency = concurrency or Concurrency(device.cores if device else 1)
     touched = touches_of(schedule, lines, concurrency)
     lru = _lru(touched)
-    points = [point for policy in policies for point in _points(policy, touched, lru, lines)]
+    points = [point for policy in policies for point in _points(policy, touched, lru, lines, concurrency.slots == 1)]
     largest = max(point.capacity_bytes for point in points)
     return MissCurve(
         schedule=schedule,
         points=tuple(points),
-        bends=_bends(_lru_points(lru, lines), schedule),
+        bends=_bends(_steps("lru", lru, lines), schedule),
         floors=_floors(
             schedule, lines, 4 * max(largest, lines * 64), concurrency.slots * schedule.working_set.total_bytes
         ),
@@ -204,11 +205,14 @@ def _lru(touched: CallTouches) -> LruCurve:
     return miss_curve_of(touched.touches)
 
 
-def _points(policy: str, touched: CallTouches, lru: LruCurve, line_bytes: int) -> list[CurvePoint]:
+def _points(policy: str, touched: CallTouches, lru: LruCurve, line_bytes: int, in_turn: bool) -> list[CurvePoint]:
     if policy == "lru":
-        return _lru_points(lru, line_bytes)
+        return _steps(policy, lru, line_bytes)
+    from iosim.cache.levels import opt_touches_curve
     from iosim.cache.replaying import replay
 
+    if policy == "opt" and in_turn:  # where cores take turns, one pass can take longer than all the sizes
+        return _steps(policy, opt_touches_curve(touched.touches), line_bytes)
     made = []
     for capacity in _sweep(lru):
         counts = replay(touched.touches, policy, capacity)
@@ -218,12 +222,12 @@ def _points(policy: str, touched: CallTouches, lru: LruCurve, line_bytes: int) -
     return made
 
 
-def _lru_points(lru: LruCurve, line_bytes: int) -> list[CurvePoint]:
-    capacities = lru.capacities()
-    fills, writes = lru.fills(capacities), lru.write_backs_with_flush(capacities)
+def _steps(policy: str, curve: LruCurve | OptCurve, line_bytes: int) -> list[CurvePoint]:
+    capacities = curve.capacities()
+    fills, writes = curve.fills(capacities), curve.write_backs_with_flush(capacities)
     points: list[CurvePoint] = []
     for capacity, read, written in zip(capacities.tolist(), fills.tolist(), writes.tolist(), strict=True):
-        point = CurvePoint("lru", capacity * line_bytes, int(read) * line_bytes, int(written) * line_bytes)
+        point = CurvePoint(policy, capacity * line_bytes, int(read) * line_bytes, int(written) * line_bytes)
         if not points or (point.read_bytes, point.write_bytes) != (points[-1].read_bytes, points[-1].write_bytes):
             points.append(point)
     return points

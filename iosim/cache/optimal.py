@@ -117,20 +117,24 @@ class OptCurve:
     """those of accesses that fetch nothing on a miss"""
     evictions: DistanceHistogram
     """deepest place after a write and up to the next write of the line, or its last use"""
+    copies: int = 1
+    """how many such traces ran one after another, on lines of their own"""
     method: str = "lines, one pass"
     """how it was found"""
 
     def misses(self, capacities: NDArray[np.int64]) -> Counts:
         """Misses at each capacity in lines, as exact ints."""
-        return self.distinct_lines + self.reuses.at_least(capacities)
+        return (self.distinct_lines + self.reuses.at_least(capacities)) * self.copies
 
     def fills(self, capacities: NDArray[np.int64]) -> Counts:
         """Lines fetched from below at each capacity."""
-        return self.misses(capacities) - self.cold_unfetched - self.unfetched.at_least(capacities)
+        unfetched: Counts = self.cold_unfetched + self.unfetched.at_least(capacities)
+        fills: Counts = self.misses(capacities) - unfetched * self.copies
+        return fills
 
     def write_backs_with_flush(self, capacities: NDArray[np.int64]) -> Counts:
         """Lines written below when the cache is flushed at the end, at each capacity."""
-        return self.evictions.at_least(capacities) + self.ending_dirty
+        return (self.evictions.at_least(capacities) + self.ending_dirty) * self.copies
 
     def capacities(self) -> Int64:
         """The capacities at which traffic changes, from 1 up: each value holds until the next."""
@@ -142,7 +146,7 @@ def opt_curve(future: Future) -> OptCurve:
     """MIN at every capacity in one pass over a trace that was collected.
 
     The work per access grows with the maxima among the next uses above it on the stack: 2 on tiled
-    attention, 10 on a naive matrix product, 100 on Zipf.
+    attention, 10 on a naive matrix product, 100 on Zipf, more where the items of many cores take turns.
     """
     from iosim.cache.kernels.optimal import opt_stack
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from iosim.cache import oracle
 from iosim.cache.device_replay import single_cache
 from iosim.cache.l2_oracle import lockstep_touches
 from iosim.cache.replay_options import ReplayOptions
+from iosim.cache.replaying import replay
 from iosim.curve_analysis import miss_curve_of_call, touches_of
 from iosim.schedule import Schedule
 from iosim.trace.concurrency import Concurrency
@@ -105,6 +107,22 @@ def test_one_cache_equals_the_oracle_on_lines(call: dict[str, Any], cores: int, 
     expected = run(lines_of, flags, lines)
     assert made.traffic.read_bytes == expected.fills * LINE
     assert made.traffic.write_bytes == (expected.write_backs + expected.dirty_at_end) * LINE
+
+
+@settings(max_examples=30)
+@given(calls(), st.sampled_from(["flash1", "flash2", "unfused"]), st.integers(1, 2))
+def test_opt_of_items_in_turn_is_known_at_every_capacity(call: dict[str, Any], kernel: str, line_words: int) -> None:
+    """One point where the curve steps; each holds until the next."""
+    asked = make(call, kernel)
+    line = 4 * line_words
+    curve = miss_curve_of_call(asked.problem, None, kernel, asked.tiling, policies=("opt",), line_bytes=line)
+    points = curve.of("opt")
+    moved = [(point.read_bytes, point.write_bytes) for point in points]
+    assert all(before != after for before, after in pairwise(moved))
+    touches = touches_of(asked, line, Concurrency(1)).touches
+    for capacity in range(1, points[-1].capacity_bytes // line + 3):
+        counts, at = replay(touches, "opt", capacity), curve.at(capacity * line, "opt")
+        assert (at.read_bytes, at.write_bytes) == (counts.read_bytes(line), counts.write_bytes(line))
 
 
 def test_opt_is_below_lru_and_both_above_the_floors() -> None:
