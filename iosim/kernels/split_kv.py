@@ -78,8 +78,8 @@ def _split_rows(problem: Attention, tiling: Tiling, per_split: int) -> int:
         elif isinstance(mask, Band) and mask.left is None and tiling.flat:
             total += times * split_rows(mask, tiling, per_split)
         else:
-            walks, rows_of = mask.walks(tiling)
-            total += times * int((rows_of * -(-walks // per_split)).sum())
+            walks, rows_of, alike = mask.walk_counts(tiling)
+            total += times * int((alike * rows_of * -(-walks // per_split)).sum())
     return total
 
 

@@ -128,6 +128,13 @@ class Band(RunMask):
 
         return band_walks(self, tiling)
 
+    def walk_counts(self, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        if not tiling.flat:
+            return super().walk_counts(tiling)
+        from iosim.masks.band_walks import band_walk_counts
+
+        return band_walk_counts(self, tiling)
+
     def spans(self, first: Ints, last: Ints) -> tuple[Runs, Runs]:
         import numpy as np
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from iosim.exact import bounded, ceil_div, choose
@@ -25,6 +26,38 @@ def band_walks(band: Band, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[n
     rows[-1] = tiles.ragged
     index: Any = np.arange(tiles.q_tiles)
     return np.broadcast_to(np.asarray(tiles.visit(index)[0]), rows.shape), rows
+
+
+def band_walk_counts(band: Band, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """`Mask.walk_counts` on row-major tokens.
+
+    Where neither the first nor the last key clips a window, and its sinks lie apart, both ends of its walk are floors
+    of A i / (g B), which g B / gcd(A, g B) Q tiles later are larger by the same whole number: walks repeat.
+    """
+    import numpy as np
+
+    tiles = BandTiles(band, tiling)
+    low, high = _unclipped(band, tiles)
+    period = tiles.period // gcd(tiles.tile, tiles.period)
+    if high - low <= period:
+        low = high = 0
+    middle = np.arange(low, min(low + period, high))
+    index: Any = np.concatenate((np.arange(low), middle, np.arange(high, tiles.q_tiles)))
+    times = np.ones(index.size, np.int64)
+    times[low : low + middle.size] = (high - middle + period - 1) // period
+    rows = np.full(index.size, tiles.tile)
+    rows[-1] = tiles.ragged
+    return np.broadcast_to(np.asarray(tiles.visit(index)[0]), rows.shape), rows, times
+
+
+def _unclipped(band: Band, tiles: BandTiles) -> tuple[int, int]:
+    """(first, one past the last) of the whole Q tiles whose window lies behind the sinks and ends before the last key."""
+    if band.left is None or band.right is None or band.left + band.right < 0:
+        return 0, 0
+    behind = band.left - band.offset + tiles.sink_tiles * tiles.width + 1
+    before = band.n_kv - band.offset - band.right - 1
+    first = max(0, ceil_div(behind * tiles.group, tiles.tile))
+    return first, max(first, min(tiles.count, before * tiles.group // tiles.tile))
 
 
 def split_rows(band: Band, tiling: Tiling, per_split: int) -> int:

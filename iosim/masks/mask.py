@@ -118,6 +118,13 @@ class Mask(ABC):
         visits = self.visits(tiling)
         return visits.per_tile(), visits.q_rows
 
+    def walk_counts(self, tiling: Tiling) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(KV tiles, rows, how many Q tiles) of Q tiles, of which those that are alike may be given once."""
+        import numpy as np
+
+        walks, rows = self.walks(tiling)
+        return walks, rows, np.ones_like(rows)
+
     def sums(self, tiling: Tiling) -> TileSums:
         """Sums over visited tile pairs."""
         if tiling not in self._sums:

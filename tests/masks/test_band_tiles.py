@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from oracles import dense_mask
@@ -40,6 +41,21 @@ def test_parts_of_walks_equal_those_of_the_visited_tiles() -> None:
         visits = mask.visits(tiling)
         parts = -(-visits.per_tile() // per_split)
         assert split_rows(mask, tiling, per_split) == int((visits.q_rows * parts).sum())
+
+
+def test_walks_that_repeat_are_given_once_with_their_number() -> None:
+    draw, shorter = random.Random(2), 0
+    for _ in range(400):
+        mask = band(draw, draw.choice([60, 400]))
+        tiling = Tiling((draw.randint(1, 20),), (draw.randint(1, 9),), draw.randint(1, 4))
+        walks, rows, times = mask.walk_counts(tiling)
+        visits = mask.visits(tiling)
+        found: Counter[tuple[int, int]] = Counter()
+        for walk, height, number in zip(walks.tolist(), rows.tolist(), times.tolist(), strict=True):
+            found[walk, height] += number
+        assert found == Counter(zip(visits.per_tile().tolist(), visits.q_rows.tolist(), strict=True)), (mask, tiling)
+        shorter += len(walks) < len(visits.q_rows)
+    assert shorter > 20
 
 
 def test_a_window_of_a_million_tokens_takes_no_loop_over_tiles() -> None:
