@@ -33,7 +33,7 @@ class Group:
     pack_gqa: bool | None
     """as the caller gave it"""
     tiling: Tiling | None
-    """the kernel's own tile, as it fits the first row; None: the table's columns"""
+    """the kernel's own tile, on GPUs as it fits the first row; None: the table's columns"""
     whole: Tiling | None
     """that tile before it was made to fit"""
     call: Call
@@ -82,8 +82,7 @@ class Group:
 
         if self.tiling == self.whole:
             return not short(self.whole)
-        # buffers of spatial arrays hold what depends on the row: another one may have another smaller tile
-        return self.device.kind != "tpu" and short(self.whole) and not short(self.tiling)
+        return short(self.whole) and not short(self.tiling)
 
 
 def typed_tile(table: Table, index: int) -> Tiling | None:
@@ -121,7 +120,8 @@ def grouped(
         except UsageError as error:
             fault = error.faults[0]
             raise UsageError(f"row {first}: {fault.what}", fault.where, fault.hint) from None
-        own = None if table.tiles else made.call.tiling
+        # a spatial array's buffer holds what depends on the row, and the next row's smaller tile is another
+        own = None if table.tiles else (whole if device and device.kind == "tpu" else made).call.tiling
         if own and not own.flat:
             raise UsageError(f"{file.name} has tiles per axis, which are counted one at a time", "kernel")
         yield Group(rows, file, device, asked, pack_gqa, own, own and whole.call.tiling, made.call, made.packed)

@@ -185,9 +185,8 @@ def _materialised(schedule: Schedule, core: Traffic, capacity: int) -> HbmTraffi
 
 def _by_launch(schedule: Schedule, tensor: str, size: int) -> tuple[int, int]:
     """Elements (read, written) when each launch fetches and writes a tensor of so many elements at most once."""
-    found = [(launch.times, m) for launch in schedule.launches for m in launch.traffic.moved if m.tensor == tensor]
-    read = sum(times * min(m.read_elements, size) for times, m in found)
-    return read, sum(times * min(m.write_elements, size) for times, m in found)
+    found = [m for launch in schedule.launches for m in launch.traffic.moved if m.tensor == tensor]
+    return sum(min(m.read_elements, size) for m in found), sum(min(m.write_elements, size) for m in found)
 
 
 def _swept(

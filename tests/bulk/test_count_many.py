@@ -212,6 +212,23 @@ def test_tiles_that_depend_on_a_rows_lengths(kernel: str, board: str, chosen: di
     assert counts.beyond.any() == (kernel in ("two-pass-array", "three-pass-array"))
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_every_row_has_the_tile_that_fits_it(turn: int) -> None:
+    """Kept scores of 131,072, 65,536 and 40,000 keys leave room for other blocks of queries; those of 1,000 for all."""
+    lengths, board = [131_072, 65_536, 40_000, 1000][::turn], iosim.device("fusemax-cloud")
+    counts = count_many("three-pass-array", {"seq_kv": lengths, "head_dim": 64}, device=board)
+    tiles = set()
+    for index, n in enumerate(lengths):
+        schedule = make_schedule(
+            iosim.problem(heads=1, head_dim=64, seq=n, mask="full"), board, load("three-pass-array")
+        )
+        tiles.add(str(schedule.tiling))
+        assert counts["K.read_elements"][index] == _values(schedule.launches)["K.read_elements"]
+        assert counts["tile_pairs"][index] == schedule.work.tile_pairs
+    assert len(tiles) == 4
+    assert counts.beyond.tolist() == [True, True, True, False][::turn]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "phase", "chosen"), CASES, ids=str)
 def test_thousands_of_rows_equal_their_problems(kernel: str, phase: str, chosen: dict[str, object]) -> None:
