@@ -213,13 +213,11 @@ def _points(policy: str, touched: CallTouches, lru: LruCurve, line_bytes: int, i
 
     if policy == "opt" and in_turn:  # where cores take turns, one pass can take longer than all the sizes
         return _steps(policy, opt_touches_curve(touched.touches), line_bytes)
-    made = []
-    for capacity in _sweep(lru):
-        counts = replay(touched.touches, policy, capacity)
-        made.append(
-            CurvePoint(policy, capacity * line_bytes, counts.read_bytes(line_bytes), counts.write_bytes(line_bytes))
-        )
-    return made
+    swept = [(capacity, replay(touched.touches, policy, capacity)) for capacity in _sweep(lru)]
+    return [
+        CurvePoint(policy, capacity * line_bytes, counts.read_bytes(line_bytes), counts.write_bytes(line_bytes))
+        for capacity, counts in swept
+    ]
 
 
 def _steps(policy: str, curve: LruCurve | OptCurve, line_bytes: int) -> list[CurvePoint]:

@@ -50,7 +50,10 @@ def widths(name: str) -> dict[str, int]:
         queries, text = (1, "full") if phase == "decode" else (64, "full" if name == "agent" else "causal")
         asked = Attention(Shape(1, 2, 1, 16, 16), bind(text, Grid((queries,), (64,))), TYPES, phase)
         for chosen in ({}, *SETTINGS.get(name, [])):
-            call = Call(asked, Tiling((16,), (16,)), algorithm.settings(chosen))
+            tiling = (
+                Tiling((1,), (1,)) if name == "fixed-state" else Tiling((16,), (16,))
+            )  # its state goes token by token
+            call = Call(asked, tiling, algorithm.settings(chosen))
             for moved in (m for launch in algorithm.launches(call) for m in launch.traffic.moved):
                 assert found.setdefault(moved.tensor, moved.bits) == moved.bits
     return found
