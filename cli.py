@@ -1,6 +1,6 @@
 """A door for a checkout: `python cli.py ...` is the iosim command."""
 
-from iosim.cli import main
+from iosim.__main__ import main
 
 if __name__ == "__main__":
     main()

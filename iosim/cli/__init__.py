@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
 
 from iosim._version import __version__
-from iosim.errors import ExitCode, Fault, IosimError, did_you_mean
+from iosim.errors import ExitCode, Fault, FileError, IosimError, did_you_mean
 
 #: command -> (module, help line)
 COMMANDS = {
@@ -104,49 +106,64 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str], debug: bool = False) -> int:
-    """Run one command line; errors become lines on stderr and a code."""
+    """Run one command line; errors become lines on stderr and a code, with a traceback before them in `debug`."""
     try:
         if "_IOSIM_COMPLETE" in os.environ:
             group.main(arguments, prog_name="iosim")
         with group.make_context("iosim", arguments) as context:  # main() would write a bare line at Ctrl-C
             group.invoke(context)
-        sys.stdout.flush()
+        with writing():
+            sys.stdout.flush()
         return ExitCode.OK
     except BrokenPipeError:
         silence()  # the reader has what it wanted
         return ExitCode.OK
-    except (KeyboardInterrupt, click.Abort):
-        if debug:
-            raise
-        complain([Fault("interrupted")])
-        return ExitCode.INTERRUPTED
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except NOTHING_ASKED as nothing_asked:
         click.echo(nothing_asked.format_message())
         return ExitCode.OK
-    except click.ClickException as error:
+    except (KeyboardInterrupt, Exception) as error:
         if debug:
-            raise
-        complain([_usage_fault(error)])
-        return ExitCode.USAGE
-    except IosimError as error:
-        if debug:
-            raise
-        complain(error.faults)
-        return error.exit_code
+            traceback.print_exc()
+        faults, code = _told(error)
+        complain(faults)
+        return code
+
+
+def _told(error: BaseException) -> tuple[Sequence[Fault], int]:
+    """What a person is told of an error, and the exit code that it means."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return [Fault("interrupted")], ExitCode.INTERRUPTED
+    if isinstance(error, click.ClickException):
+        return [_usage_fault(error)], ExitCode.USAGE
+    if isinstance(error, IosimError):
+        return error.faults, error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        return [Fault(f"the system says: {error.strerror or error}", str(error.filename))], ExitCode.FILE
+    told = " ".join(f"{type(error).__name__}: {error}".splitlines()[:1])
+    return [Fault(f"internal error: {told}", hint="a mistake of iosim's; run again with --debug and report it")], (
+        ExitCode.INTERNAL
+    )
+
+
+@contextmanager
+def writing(name: str = "") -> Iterator[None]:
+    """What the system refuses inside is the fault of the output: a full disk, a closed device.
+
+    Args:
+        name: the file; empty: stdout.
+    Raises:
+        FileError: says so.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if debug:
-            raise
-        silence()
-        complain([Fault(f"output cannot be written: {error.strerror or error}")])
-        return ExitCode.FILE
-    except Exception as error:
-        if debug:
-            raise
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        complain([Fault(f"internal error: {told}", hint="a mistake of iosim's; run again with --debug and report it")])
-        return ExitCode.INTERNAL
+        if not name:
+            silence()
+        raise FileError(f"output cannot be written: {error.strerror or error}", name) from None
 
 
 def silence() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from iosim._version import __version__
+from iosim.cli import writing
 from iosim.errors import FileError, UsageError
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "md", ".txt": "table"}
@@ -64,7 +65,8 @@ def emit(answer: Answer, fmt: str | None, output: str | None) -> None:
     if output:
         write_whole(Path(output), text.encode())
     else:
-        click.echo(text, nl=False)
+        with writing():
+            click.echo(text, nl=False)
 
 
 def check_output(fmt: str | None, output: str) -> None:

@@ -204,7 +204,7 @@ def test_a_full_disk_is_exit_3() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-m", "iosim", "bounds"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 3
-    assert done.stderr.startswith("error: ")
+    assert done.stderr == "error: output cannot be written: No space left on device\n"
 
 
 def test_a_crash_has_a_code_of_its_own(iosim: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,11 +214,37 @@ def test_a_crash_has_a_code_of_its_own(iosim: Run, monkeypatch: pytest.MonkeyPat
     assert "internal error: ZeroDivisionError" in done.err
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["report", "--kernel", "nope"], 2), (["report", "--network", "no.json"], 3), (["report", "--measured", "1ns"], 1),
+     (["reprot"], 2)],
+)  # fmt: skip
+@pytest.mark.parametrize("debug", [["--debug"], []])
+def test_debug_shows_the_traceback_and_keeps_the_code(arguments: list[str], code: int, debug: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "iosim", "report", "--seq", "0", "--debug"], capture_output=True, text=True
-    )
+        [sys.executable, "-m", "iosim", *arguments, *debug],
+        capture_output=True, text=True, env={**os.environ, "IOSIM_DEBUG": "" if debug else "1"},
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stdout == ""
     assert "Traceback" in done.stderr
+    assert "\nerror: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(OSError(5, "Input/output error", "trace.npy"), 3, "error: the system says: Input/output error (trace.npy)"),
+     (OSError(24, "Too many open files"), 70, "error: internal error: OSError: [Errno 24] Too many open files")],
+)  # fmt: skip
+def test_what_the_system_refuses_elsewhere_is_not_blamed_on_the_output(
+    iosim: Run, monkeypatch: pytest.MonkeyPatch, error: OSError, code: int, said: str
+) -> None:
+    def fail(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(analysis, "analyze", fail)
+    done = iosim("report")
+    assert (done.code, done.err.splitlines()[0]) == (code, said)
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -241,3 +267,21 @@ def test_an_interrupt_is_exit_130() -> None:
         out, err = child.communicate(timeout=20)
     assert child.returncode == 130
     assert (out, err) == ("", "error: interrupted\n")
+
+
+@pytest.mark.parametrize("module", ["click", "iosim.cli", "iosim.errors"])
+def test_an_interrupt_during_the_imports_is_exit_130(module: str) -> None:
+    program = f"""
+import runpy, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["iosim", "doctor"]
+runpy.run_module("iosim", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
