@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iosim.cli.problem_options import device_options, kernel_options, output_options, problem_options
+from iosim.cli.problem_options import PICTURES, answer_options, device_options, kernel_options, problem_options
 
 if TYPE_CHECKING:
     from iosim.attention import Attention
@@ -38,7 +38,7 @@ MODES = ("curve", "certify", "check", "graph", "linear")
 @click.option("--graph", metavar="FILE", help="Any computation: an edge list `u v` per line, or GraphML.")
 @click.option("--exact", is_flag=True, help="With --graph: an optimal schedule too, for small graphs.")
 @click.option("--no-recompute", is_flag=True, help="With --graph: each value is computed at most once.")
-@output_options
+@answer_options(PICTURES)
 def command(
     memory_elements: int | None,
     fmt: str | None,

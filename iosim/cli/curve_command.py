@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from iosim.cli.problem_options import kernel_options, output_options, problem_options
+from iosim.cli.problem_options import PICTURES, answer_options, kernel_options, problem_options
 
 
 @click.command("curve")
@@ -28,7 +28,7 @@ from iosim.cli.problem_options import kernel_options, output_options, problem_op
     help="head-major, row-major, longest-first, sections or chunked.",
 )
 @click.option("--kv-order", default="cyclic", metavar="ORDER", help="cyclic, reverse or sawtooth.")
-@output_options
+@answer_options(PICTURES)
 def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """Traffic against cache capacity, every size in one pass, with the floors beside it.
 

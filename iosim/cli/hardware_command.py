@@ -13,6 +13,7 @@ from iosim.cli.problem_options import output_options
 if TYPE_CHECKING:
     from iosim.errors import Fault
     from iosim.machine import Device
+    from iosim.machine_parts import Conflict
 
 
 @click.group("hardware")
@@ -86,17 +87,7 @@ def show(device: str, fmt: str | None, output: str | None) -> None:
     from iosim.machine import load_device
 
     loaded = load_device(device)
-    rows = [
-        {
-            "fact": path,
-            "value": fact.value,
-            "unit": fact.unit,
-            "kind": fact.kind,
-            "source": fact.source,
-            "note": fact.note,
-        }
-        for path, fact in loaded.facts.items()
-    ]
+    rows = [{"fact": path, **_fields(fact)} for path, fact in loaded.facts.items()]
     result = {"device": _summary(loaded), "facts": rows, "conflicts": [_conflict(c) for c in loaded.conflicts],
               "notes": list(loaded.notes)}  # fmt: skip
     emit(
@@ -107,32 +98,43 @@ def show(device: str, fmt: str | None, output: str | None) -> None:
     )  # fmt: skip
 
 
-def _conflict(conflict: object) -> dict[str, object]:
-    return {name: getattr(conflict, name) for name in type(conflict).__dataclass_fields__}  # type: ignore[attr-defined]
+def _fields(row: object) -> dict[str, object]:
+    return {name: getattr(row, name) for name in type(row).__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _conflict(conflict: Conflict) -> dict[str, object]:
+    return {**_fields(conflict), "values": [_fields(fact) for fact in conflict.values]}
 
 
 UNITS = {"bytes": "B", "bytes_per_s": "B/s", "flop_per_s": "FLOP/s", "hz": "Hz", "s": "s", "op_per_s": "op/s", "w": "W"}
 
 
-def _show_text(device: Device) -> str:
-    from iosim.render.text import table
+def _quantity(number: float, unit: str) -> str:
     from iosim.units import binary_bytes, si
 
-    def value(number: float, unit: str) -> str:
-        if unit == "bytes" and number < 1 << 30:
-            return binary_bytes(int(number))
-        return (
-            si(number, UNITS[unit])
-            if unit in UNITS
-            else f"{number:g} {unit.replace('_per_', '/')}".replace(" count", "")
-        )
+    if unit == "bytes" and number < 1 << 30:
+        return binary_bytes(int(number))
+    if unit in UNITS:
+        return si(number, UNITS[unit])
+    return f"{number:g} {unit.replace('_per_', '/')}".replace(" count", "")
+
+
+def _conflict_text(conflict: Conflict) -> str:
+    """What each source says, what is used, and why."""
+    said = [f"{_quantity(fact.value, fact.unit)} ({fact.source})" for fact in conflict.values]
+    used = _quantity(conflict.used, conflict.values[0].unit) if conflict.values else f"{conflict.used:g}"
+    return f"{conflict.field}: {', '.join(said)}; used: {used}. {conflict.why}"
+
+
+def _show_text(device: Device) -> str:
+    from iosim.render.text import table
 
     head = f"{device.name} ({device.key}): {device.vendor}, {device.architecture}, {device.cores} cores"
-    rows = [[path, value(fact.value, fact.unit), fact.kind, fact.source] for path, fact in device.facts.items()]
+    rows = [[path, _quantity(fact.value, fact.unit), fact.kind, fact.source] for path, fact in device.facts.items()]
     parts = [head, "", table(["fact", "value", "kind", "source"], rows, left=4)]
     if device.conflicts:
         parts += ["", "conflicts"]
-        parts += ["  - " + "; ".join(f"{k}: {v}" for k, v in _conflict(c).items() if v) for c in device.conflicts]
+        parts += [f"  - {_conflict_text(conflict)}" for conflict in device.conflicts]
     if device.notes:
         parts += ["", "notes", *(f"  - {note}" for note in device.notes)]
     return "\n".join(parts)

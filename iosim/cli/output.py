@@ -12,10 +12,8 @@ import click
 
 from iosim._version import __version__
 from iosim.cli import writing
+from iosim.cli.problem_options import PAGE, PICTURES, SUFFIXES
 from iosim.errors import FileError, UsageError
-
-SUFFIXES = {".json": "json", ".csv": "csv", ".md": "md", ".txt": "table"}
-PICTURES = (".svg", ".png", ".pdf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ class Answer:
     """digests of what was read"""
     picture: Callable[[], object] | None = None
     """a matplotlib Figure, for -o FILE.svg or .png"""
+    page: Callable[[], str] | None = None
+    """a self-contained HTML document, for -o FILE.html"""
 
     def envelope(self) -> dict[str, object]:
         """The JSON document."""
@@ -61,6 +61,9 @@ def emit(answer: Answer, fmt: str | None, output: str | None) -> None:
     if fmt is None and suffix in PICTURES:
         _save_picture(answer, Path(str(output)))
         return
+    if fmt is None and suffix == PAGE and answer.page:
+        write_whole(Path(str(output)), answer.page().encode())
+        return
     text = _formatted(answer, fmt or SUFFIXES.get(suffix, "table"))
     if output:
         write_whole(Path(output), text.encode())
@@ -69,25 +72,27 @@ def emit(answer: Answer, fmt: str | None, output: str | None) -> None:
             click.echo(text, nl=False)
 
 
-def check_output(fmt: str | None, output: str) -> None:
+def check_output(fmt: str | None, output: str, suffixes: Sequence[str] = PICTURES) -> None:
     """Refuse a suffix that means no format, and a file that cannot be written.
 
+    Args:
+        suffixes: those that the command writes.
     Raises:
         UsageError, FileError: as said.
     """
     if output == "-":
         return
     path = Path(output)
-    if fmt is None and path.suffix.lower() not in (*SUFFIXES, *PICTURES):
-        raise UsageError(
-            f"no format is known by the suffix {path.suffix!r}", "-o", "use .json, .csv, .md, .txt or --format"
-        )
     if path.is_dir():
-        raise FileError("is a directory", str(path), "name a file")
+        raise FileError("is a directory", output, "name a file")
+    if fmt is None and path.suffix.lower() not in suffixes:
+        kind = "picture" if path.suffix.lower() in PICTURES else "format"
+        what = f"no {kind} is written" if kind == "picture" else "no format is known"
+        raise UsageError(f"{what} by the suffix {path.suffix!r}", "-o", f"use {', '.join(suffixes)}, or --format")
     if not path.parent.is_dir():
-        raise FileError("cannot be written: no such folder", str(path), "make the folder first")
+        raise FileError("cannot be written: no such folder", output, "make the folder first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise FileError("cannot be written: no permission", str(path))
+        raise FileError("cannot be written: no permission", output)
 
 
 def _formatted(answer: Answer, fmt: str) -> str:

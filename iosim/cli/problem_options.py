@@ -11,6 +11,11 @@ from iosim.cli.completions import complete_device, complete_kernel, complete_net
 
 Command = Callable[..., Any]
 
+#: suffix of -o -> format
+SUFFIXES = {".json": "json", ".csv": "csv", ".md": "md", ".txt": "table"}
+PICTURES = (".svg", ".png", ".pdf")
+PAGE = ".html"
+
 
 def problem_options(function: Command) -> Command:
     """`--network`, plain shapes, lengths, mask and types."""
@@ -134,35 +139,44 @@ no_replay_option = click.option(
 )
 
 
-def _writable(ctx: click.Context, parameter: click.Parameter, output: str | None) -> str | None:
-    """Refuse a file that cannot be written before anything is computed."""
-    if output is not None:
-        from iosim.cli.output import check_output
+def answer_options(more: Sequence[str] = (), default: str = "table") -> Callable[[Command], Command]:
+    """`--format` and `-o` of a command.
 
-        check_output(ctx.params.get("fmt"), output)
-    return output
+    Args:
+        more: suffixes that it writes beside those of `SUFFIXES`.
+        default: the format where nobody says.
+    """
+    suffixes = (*SUFFIXES, *more)
 
+    def writable(ctx: click.Context, parameter: click.Parameter, output: str | None) -> str | None:
+        """Refuse a file that cannot be written before anything is computed."""
+        if output is not None:
+            from iosim.cli.output import check_output
 
-def output_options(function: Command) -> Command:
-    """`--format` and `-o`."""
+            check_output(ctx.params.get("fmt"), output, suffixes)
+        return output
+
     options = [
         click.option(
             "--format",
             "fmt",
             type=click.Choice(["table", "json", "csv", "md"]),
             is_eager=True,
-            help="Default: table, or by the suffix of -o.",
+            help=f"Default: by the suffix of -o, or {default}.",
         ),
         click.option(
             "-o",
             "--output",
             type=click.Path(dir_okay=True),
-            callback=_writable,
+            callback=writable,
             metavar="FILE",
-            help="Write to a file (.json, .csv, .md, .txt).",
+            help=f"Write to a file ({', '.join(suffixes)}).",
         ),
     ]
-    return _apply(function, options)
+    return lambda function: _apply(function, options)
+
+
+output_options = answer_options()
 
 
 def _apply(function: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

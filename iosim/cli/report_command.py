@@ -8,10 +8,12 @@ import click
 
 from iosim.cli.link_options import link_options
 from iosim.cli.problem_options import (
+    PAGE,
+    PICTURES,
+    answer_options,
     device_options,
     kernel_options,
     no_replay_option,
-    output_options,
     problem_options,
 )
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 @no_replay_option
 @link_options
 @click.option("--measured", metavar="TIME", help="Time of your own kernel, such as 1.3ms: how much faster can it get?")
-@output_options
+@answer_options((*PICTURES, PAGE))
 def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """The whole answer for one attention call: traffic, floors, gaps, time.
 
@@ -39,7 +41,8 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim report --devices 8 --exchange ring --seq 65536 --kernel flash3
       iosim report --phase decode --seq-kv 131072 --offload kv --resident-fraction 0.25 --link pcie
       iosim report --phase decode --seq-kv 131072 --batch 16 --offload attention --far xeon-8480
-      iosim report --format json -o report.json
+      iosim report -o report.json
+      iosim report --kernel flash2,flash3 -o report.html
     """
     from dataclasses import replace
 
@@ -69,6 +72,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
             assumptions=[*report.assumptions, *asked.notes],
             provenance={**report.provenance(), **({"network_sha256": asked.sha256} if asked.sha256 else {})},
             picture=report.plot,
+            page=lambda: _page(report),
         ),
         fmt,
         output,
@@ -91,6 +95,12 @@ def refuse_impossible(report: Report) -> None:
             "--measured",
             "another shape, mask or type, a warm cache (--l2 warm), sparse units, or a clock above the device file's",
         )
+
+
+def _page(report: Report) -> str:
+    from iosim.render.report_html import report_page
+
+    return report_page(report)
 
 
 def _text(report: Any, asked: Any) -> str:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iosim.cli.problem_options import (
+    PICTURES,
+    answer_options,
     device_options,
     kernel_options,
     no_replay_option,
-    output_options,
     problem_options,
 )
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @device_options
 @kernel_options
 @no_replay_option
-@output_options
+@answer_options(PICTURES)
 def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """Intensity of each kernel at each boundary against the device's ceilings.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iosim.cli.problem_options import device_options, output_options, problem_options
+from iosim.cli.problem_options import PICTURES, answer_options, device_options, problem_options
 
 if TYPE_CHECKING:
     from iosim.machine import Device
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--fused/--permuted", default=True, help="Whether tokens are permuted inside the kernel. Default: fused.")
 @click.option("--export", nargs=2, metavar="flex FILE", help="FlexAttention block indices as an npz file.")
 @click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="The mask's blocks as .svg or .png.")
-@output_options
+@answer_options(PICTURES)
 def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """How much faster a mask can make attention: upper bounds at element, tile and machine level.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iosim.cli.problem_options import output_options
+from iosim.cli.problem_options import PICTURES, answer_options
 
 if TYPE_CHECKING:
     from iosim.validate.validating import Validation
@@ -26,7 +26,7 @@ FIGURES = ("n", "median_abs_error", "mean_abs_error", "p90_abs_error", "median_r
 @click.option(
     "--plot", "picture", metavar="FILE", help="Predicted against measured as .svg, .png or .pdf, beside the table."
 )
-@output_options
+@answer_options(PICTURES)
 def command(
     data: tuple[str, ...], device: str | None, fills: tuple[str, ...], picture: str | None, fmt: str | None,
     output: str | None,

@@ -1,4 +1,4 @@
-"""A report as an HTML fragment for notebooks: no scripts, no outside resources."""
+"""A report as HTML, a fragment for notebooks or a page of its own: no scripts, no outside resources."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ BINDING = {
     "far": "the far side's bytes",
 }
 LEFT = "padding:2px 10px;text-align:left"
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>body {{ font-family: sans-serif; margin: 2em; }} table {{ border-collapse: collapse; margin: 1em 0; }}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def report_page(report: Report) -> str:
+    """A whole document around the fragment."""
+    return PAGE.format(title=escape(f"iosim: {problem_line(report.problem)}"), body=report_html(report))
 
 
 def report_html(report: Report) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from iosim.errors import FileError
 from iosim.validate.predicted import ADDED, Predicted
@@ -23,15 +23,29 @@ Chunk = tuple[list[str], dict[str, list[str]]]
 class Outcome:
     """What a run did."""
 
-    rows: int
+    rows: int = 0
     """rows read"""
-    expected: int
+    expected: int = 0
     """rows with an expected time"""
-    failed: int
+    failed: int = 0
     """rows without a floor: `status` says why"""
 
+    def and_of(self, made: Predicted) -> Outcome:
+        """With one more chunk."""
+        times = made.columns["time_expected_s"]
+        return Outcome(
+            self.rows + len(times), self.expected + len(times) - times.count(None), self.failed + made.failed
+        )
 
-def predict_file(source: Path, target: TextIO, progress: Progress | None = None) -> Outcome:
+
+class Target(Protocol):
+    """What takes text."""
+
+    def write(self, text: str, /) -> object:
+        """Take some more."""
+
+
+def predict_file(source: Path, target: Target, progress: Progress | None = None) -> Outcome:
     """Predict every row of a CSV.
 
     Args:
@@ -40,18 +54,37 @@ def predict_file(source: Path, target: TextIO, progress: Progress | None = None)
     Raises:
         FileError: the file is missing, empty, not CSV, or lacks a column.
     """
-    rows = expected = failed = 0
+    outcome = Outcome()
     with open_rows(source) as (header, chunks):
         target.write(",".join([*header, *ADDED]) + "\n")
         for lines, columns in chunks:
             made = predict_columns(columns)
             target.write("".join(_lines(lines, made)))
-            rows += len(lines)
-            failed += made.failed
-            expected += len(lines) - made.columns["time_expected_s"].count(None)
+            outcome = outcome.and_of(made)
             if progress:
-                progress(rows)
-    return Outcome(rows, expected, failed)
+                progress(outcome.rows)
+    return outcome
+
+
+def predicted_rows(source: Path, progress: Progress | None = None) -> tuple[list[dict[str, object]], Outcome]:
+    """Every row of a CSV with its added columns, all in memory.
+
+    Args:
+        progress: called with the rows done after each chunk.
+    Raises:
+        FileError: as `predict_file`.
+    """
+    rows: list[dict[str, object]] = []
+    outcome = Outcome()
+    with open_rows(source) as (_, chunks):
+        for _, columns in chunks:
+            made = predict_columns(columns)
+            both: dict[str, Sequence[object]] = {**columns, **made.columns}
+            rows += [dict(zip(both, values, strict=True)) for values in zip(*both.values(), strict=True)]
+            outcome = outcome.and_of(made)
+            if progress:
+                progress(outcome.rows)
+    return rows, outcome
 
 
 def _lines(lines: list[str], made: Predicted) -> Iterator[str]:
