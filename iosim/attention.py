@@ -73,6 +73,10 @@ class Types:
         return BITS[getattr(self, self.role(tensor))]
 
 
+#: beyond any call; keeps a slip of the finger from looking like an answer
+MOST = {"batch": 10**9, "heads": 10**6, "kv_heads": 10**6, "head_dim": 10**6, "head_dim_v": 10**6}
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Sizes of one call."""
@@ -91,11 +95,13 @@ class Shape:
     """V is a slice of K (absorbed multi-head latent attention): reading K reads V"""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "heads", "kv_heads", "head_dim", "head_dim_v"):
-            if type(getattr(self, name)) is not int:
-                raise UsageError(f"must be a whole number, got {getattr(self, name)!r}", "--" + name.replace("_", "-"))
-            if getattr(self, name) < 1:
-                raise UsageError(f"must be at least 1, got {getattr(self, name)}", "--" + name.replace("_", "-"))
+        for name, most in MOST.items():
+            value, option = getattr(self, name), "--" + name.replace("_", "-")
+            if type(value) is not int:
+                raise UsageError(f"must be a whole number, got {value!r}", option)
+            if not 1 <= value <= most:
+                what = f"must be at least 1, got {value}" if value < 1 else f"{value:,} is more than iosim takes"
+                raise UsageError(what, option, f"a whole number from 1 to {most:,}")
         if self.heads % self.kv_heads:
             divisors = [k for k in range(1, self.heads + 1) if self.heads % k == 0]
             near = min(divisors, key=lambda k: abs(k - self.kv_heads))

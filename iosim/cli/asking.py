@@ -103,8 +103,8 @@ def asked_replay(options: dict[str, Any]) -> ReplayOptions:
     if size is not None and size < 1:
         raise UsageError(f"must be at least 1 byte, got {capacity}", "--capacity")
     for name in ("cores", "residency"):
-        if options.get(name) is not None and options[name] < 1:
-            raise UsageError(f"must be at least 1, got {options[name]}", f"--{name}")
+        if options.get(name) is not None:
+            _check_slots(options[name], f"--{name}")
     return ReplayOptions(
         capacity_bytes=size,
         cores=options.get("cores"),
@@ -115,6 +115,13 @@ def asked_replay(options: dict[str, Any]) -> ReplayOptions:
         closed_form=bool(options.get("no_replay")),
         most_touches=SIMULATED_TOUCHES if "policy" in options else ReplayOptions().most_touches,
     )
+
+
+def _check_slots(count: int, option: str) -> None:
+    from iosim.trace.concurrency import MOST_SLOTS  # late: it loads numpy
+
+    if not 1 <= count <= MOST_SLOTS:
+        raise UsageError(f"must be 1 to {MOST_SLOTS:,}, got {count:,}", option)
 
 
 def asked_policy(text: str) -> str:

@@ -17,6 +17,8 @@ from iosim.errors import UsageError, did_you_mean
 GRID_ORDERS = ("head-major", "row-major", "longest-first", "sections", "chunked")
 KV_ORDERS = ("cyclic", "reverse", "sawtooth")
 ASSIGNMENTS = ("dynamic", "static")
+#: slots that a replay keeps track of, some 100 bytes each; the largest devices have thousands
+MOST_SLOTS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ class Concurrency:
         for name in ("cores", "residency", "section_heads", "instances"):
             if getattr(self, name) < 1:
                 raise UsageError(f"must be at least 1, got {getattr(self, name)}", f"--{name.replace('_', '-')}")
+        if self.slots > MOST_SLOTS:
+            option = "--cores" if self.cores > MOST_SLOTS or self.residency == 1 else "--residency"
+            raise UsageError(f"{self.slots:,} items at once, more than iosim replays ({MOST_SLOTS:,})", option)
 
     @property
     def slots(self) -> int:
