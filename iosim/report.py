@@ -169,7 +169,7 @@ class KernelReport:
             "kernel": self.name,
             "class": self.schedule.algorithm_class,
             "tile": str(self.schedule.tiling),
-            "parameters": dict(self.schedule.parameters),
+            "parameters": self.schedule.settled,
             "flop": work.flop,
             "flop_executed": work.flop_executed,
             "exp": work.exp,

@@ -221,12 +221,19 @@ class Schedule:
     """of one work item of the main launch"""
     parameters: Mapping[str, object] = field(default_factory=dict)
     """every parameter used, defaults included"""
+    chosen: Mapping[str, object] = field(default_factory=dict)
+    """of those that leave the choice to the algorithm, what it chose"""
     multicast: int = 1
     """cores that receive one read from the last shared level (TMA multicast)"""
     notes: tuple[str, ...] = ()
     """assumptions a reader must know"""
     model: str = ""
     """the model behind the counts at the cores where caches decide them; empty: they are exact"""
+
+    @property
+    def settled(self) -> dict[str, object]:
+        """Every parameter as it was used: the algorithm's own choices in place of the marks that ask for them."""
+        return {**self.parameters, **self.chosen}
 
     @property
     def traffic(self) -> Traffic:

@@ -80,11 +80,15 @@ def _held(options: dict[str, Any]) -> str | None:
     return dtype(options["held_dtype"], "--held-dtype") if options["held_dtype"] else None
 
 
-def _inputs(asked: Asked, options: dict[str, Any], memory_elements: int | None) -> dict[str, object]:
+def _inputs(
+    asked: Asked, options: dict[str, Any], memory_elements: int | None, memories: list[tuple[str, int]]
+) -> dict[str, object]:
+    """Every choice; of (boundary, bits of its memory) those of the device where nobody typed a memory."""
     from iosim.cli.asking import option_inputs
+    from iosim.cli.settled import settled_memory
 
-    extra = {"memory_elements": memory_elements, "boundary": options["boundary"], "held_dtype": _held(options)}
-    return {**asked.inputs, **option_inputs(options), **extra}
+    chosen = settled_memory(asked.problem, memory_elements, options["boundary"], memories)
+    return {**asked.inputs, **option_inputs(options), **chosen, "held_dtype": _held(options)}
 
 
 def _memories(asked: Asked, options: dict[str, Any], memory_elements: int | None) -> tuple[Device | None, list[Memory]]:
@@ -122,7 +126,7 @@ def _floors(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     rows = [bound.to_dict() for floors in found for bound in floors.bounds]
     return Answer(
         command="bounds",
-        inputs=_inputs(asked, options, memory_elements),
+        inputs=_inputs(asked, options, memory_elements, [(m.boundary, m.bits) for m in memories]),
         result={
             "bounds": rows,
             "floor_any_elements": outermost.any_elements,
@@ -172,7 +176,7 @@ def _linear(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     rows = [bound.to_dict() for _, bounds in at for bound in bounds]
     return Answer(
         command="bounds",
-        inputs=_inputs(asked, options, memory_elements) | {"linear": True},
+        inputs=_inputs(asked, options, memory_elements, [(m.boundary, m.bits) for m in memories]) | {"linear": True},
         result={"bounds": rows},
         text=lambda: f"{problem_line(problem)}, {computed}\n{linear_text(at)}",
         rows=lambda: rows,
@@ -225,7 +229,8 @@ def _certify(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     document = certificate.to_dict()
     return Answer(
         command="bounds",
-        inputs=_inputs(asked, options, memory_elements) | {"certify": kernel},
+        inputs=_inputs(asked, options, memory_elements, [(c.boundary, c.memory_bits) for c in certificate.claims])
+        | {"certify": kernel},
         result={"certificate": document},
         text=lambda: f"{problem_line(asked.problem)}\n{certificate_text(certificate)}",
         rows=lambda: document["claims"],
@@ -273,7 +278,7 @@ def _curve(memory_elements: int | None, options: dict[str, Any]) -> Answer:
 
     return Answer(
         command="bounds",
-        inputs=_inputs(asked, options, memory_elements) | {"curve": True},
+        inputs=_inputs(asked, options, curve.memory_elements[-1], []) | {"curve": True},
         result={"curve": curve.to_dict(), "places": [{"name": name, "memory_elements": at} for name, at in places]},
         text=lambda: curve_text(curve, places),
         rows=curve.rows,

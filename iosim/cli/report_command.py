@@ -50,6 +50,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
+    from iosim.cli.settled import settled_inputs
 
     asked = asked_problem(options)
     options["device"] = own_device(options)
@@ -61,7 +62,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     report = analyze(asked.problem, device, named, asked_for)
     refuse_impossible(report)
     shown = ",".join(kernel.name for kernel in report.kernels) if link.asked else ",".join(usual)
-    inputs = {**asked.inputs, **option_inputs(options), "kernel": shown}
+    inputs = settled_inputs(report, {**asked.inputs, **option_inputs(options), "kernel": shown})
     emit(
         Answer(
             command="report",

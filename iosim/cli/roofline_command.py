@@ -38,6 +38,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.analysis import analyze, usual_kernels
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.output import Answer, emit
+    from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
     from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of
@@ -68,7 +69,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     emit(
         Answer(
             command="roofline",
-            inputs={**asked.inputs, **option_inputs(options), "kernel": ",".join(kernels)},
+            inputs=settled_inputs(report, {**asked.inputs, **option_inputs(options), "kernel": ",".join(kernels)}),
             result={
                 "ceilings": [ceiling.to_dict() for ceiling in roofline.ceilings],
                 "points": [point.to_dict() for point in roofline.points],

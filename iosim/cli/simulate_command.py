@@ -37,6 +37,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.analysis import analyze
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.output import Answer, emit
+    from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
 
     asked = asked_problem(options)
@@ -47,11 +48,11 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
         raise UsageError("simulate takes one kernel", "--kernel", "`iosim report` compares several")
     report = analyze(asked.problem, device, kernels, asked_options(options, kernels))
     kernel = report.kernels[0]
-    inputs = {**asked.inputs, **option_inputs(options), "kernel": kernels[0], "tile": str(kernel.schedule.tiling)}
+    inputs = settled_inputs(report, {**asked.inputs, **option_inputs(options), "kernel": kernels[0]})
     emit(
         Answer(
             command="simulate",
-            inputs=inputs | {"parameters": dict(kernel.schedule.parameters)},
+            inputs=inputs | {"parameters": kernel.schedule.settled},
             result={"counts": counts(kernel), "boundaries": [at.to_dict() for at in kernel.boundaries],
                     "launches": [_launch(launch) for launch in kernel.schedule.launches]},
             text=lambda: _text(report),

@@ -121,6 +121,8 @@ class Algorithm:
     """what a reader of its numbers must know"""
     model: Callable[[Call], str] = lambda call: ""
     """the model behind its counts where a core's caches decide them; empty: exact"""
+    chosen: Callable[[Call], Mapping[str, Setting]] = lambda call: {}
+    """parameters that leave the choice to it -> what it chose"""
 
     def settings(self, *given: Mapping[str, object], where: str = "--set") -> dict[str, Setting]:
         """Defaults overridden by each mapping in turn.

@@ -121,5 +121,6 @@ RECOMPUTE_DV = register(
         ),
         launches=forward,
         working_set=working_set,
+        chosen=lambda call: {"value_block": call.number("value_block") or call.problem.shape.head_dim},
     )
 )

@@ -49,6 +49,7 @@ def make_schedule(
         launches=algorithm.launches(call),
         working_set=algorithm.working_set(call),
         parameters=call.settings,
+        chosen=algorithm.chosen(call),
         multicast=int(call.settings.get("cluster", 1)),
         notes=notes,
         model=algorithm.model(call),

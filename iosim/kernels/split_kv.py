@@ -23,6 +23,7 @@ from iosim.kernels.algorithm import (
     Algorithm,
     Call,
     Parameter,
+    Setting,
     moved,
     register,
     total_sums,
@@ -64,6 +65,12 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
     )  # fmt: skip
     splits = ruled_splits(str(call.settings["rule"]), demand)
     return max(1, -(-sums.longest // splits)), sums.longest
+
+
+def chosen_splits(call: Call) -> dict[str, Setting]:
+    """Parts of the keys that hold tiles; as many typed cut the keys in the same places."""
+    per_split, longest = tiles_per_split(call)
+    return {"splits": max(1, -(-longest // per_split))}
 
 
 def _split_rows(problem: Attention, tiling: Tiling, per_split: int) -> int:
@@ -193,5 +200,6 @@ SPLIT_KV = register(
         ),
         launches=launches,
         working_set=flash2.working_set,
+        chosen=chosen_splits,
     )
 )

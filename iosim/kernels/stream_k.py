@@ -129,6 +129,7 @@ STREAM_K = register(
         ),
         launches=fused,
         working_set=flash2.working_set,
+        chosen=lambda call: {"workers": workers_of(call)},
     )
 )
 
@@ -149,5 +150,6 @@ FLASHMLA = register(
         ),
         launches=combined,
         working_set=flash2.working_set,
+        chosen=lambda call: {"workers": workers_of(call)},
     )
 )
