@@ -15,7 +15,10 @@ from iosim.units import si
 if TYPE_CHECKING:
     from iosim.machine import Device
     from iosim.report import KernelReport, Report
+    from iosim.timing import Expected
 
+#: smaller parts of an expected time are left out of the text, not of the data
+SHOWN_SHARE = 1e-6
 RESOURCE_TITLES = {"matrix": "matrix", "exp": "exp", "shared": "shared", "l2": "L2", "hbm": "HBM"}
 CACHE_NAMES = {"l2": "L2", "l3": "L3", "mall": "memory-side cache"}
 LINK_TITLES = {"link": "link", "far": "far"}
@@ -153,9 +156,14 @@ def _ceiling_table(report: Report) -> str:
     header = ["ceilings", *titles.values(), "binds", "expected"]
     note = "  time each resource needs for the kernel's own work; they overlap in part, and none is a floor"
     terms = [
-        f"  {kernel.name} expected {seconds(kernel.expected.time_s)} = "
-        + " + ".join(f"{name.removesuffix('_s')} {seconds(time)}" for name, time in kernel.expected.breakdown.items())
+        f"  {kernel.name} expected {seconds(kernel.expected.time_s)} = {_sum(kernel.expected)}"
         for kernel in report.kernels
         if kernel.expected
     ]
     return "\n".join([table(header, rows), note, *terms])
+
+
+def _sum(expected: Expected) -> str:
+    """The parts of an expectation but for those that round to nothing beside the others."""
+    parts = {name: time for name, time in expected.breakdown.items() if abs(time) >= SHOWN_SHARE * expected.time_s}
+    return " + ".join(f"{name.removesuffix('_s')} {seconds(time)}" for name, time in parts.items())
