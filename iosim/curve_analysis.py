@@ -89,6 +89,8 @@ class MissCurve:
     """size of a line"""
     method: str
     """the level at which the replay was exact"""
+    device: Device | None = None
+    """whose cores ran the items; None: one stream"""
 
     def of(self, policy: str) -> tuple[CurvePoint, ...]:
         """Points of one policy."""
@@ -176,6 +178,7 @@ def miss_curve_of_call(
         levels=_levels(device),
         line_bytes=lines,
         method=lru.method,
+        device=device,
     )
 
 

@@ -40,6 +40,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
+    from iosim.render.plots import plot_roofline
     from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of
 
@@ -78,17 +79,11 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
             rows=lambda: [point.to_dict() for point in roofline.points],
             assumptions=[*report.assumptions, *asked.notes],
             provenance=report.provenance(),
-            picture=lambda: _picture(roofline),
+            picture=lambda: plot_roofline(roofline, asked.problem, device),
         ),
         fmt,
         output,
     )
-
-
-def _picture(roofline: Roofline) -> object:
-    from iosim.render.plots import plot_roofline
-
-    return plot_roofline(roofline)
 
 
 def _text(device: Device, roofline: Roofline) -> str:

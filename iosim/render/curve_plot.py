@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iosim.render.axes import device_words, entitle, legend_beside, quantities
 from iosim.render.plots import COLOURS, figure
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ FLOOR_NAMES = ("floor: any kernel", "floor: forms each score", "floor: each mult
 
 def plot_curve(curve: MissCurve) -> Figure:
     """Log-log steps per policy, dashed floors, a dotted line per memory of the device."""
-    made = figure(7.5, 4.5)
+    made = figure(9.5, 4.5)
     axes = made.subplots()
     for index, policy in enumerate(dict.fromkeys(point.policy for point in curve.points)):
         points = curve.of(policy)
@@ -41,6 +42,11 @@ def plot_curve(curve: MissCurve) -> Figure:
             fontsize=7,
             arrowprops={"arrowstyle": "-", "linewidth": 0.5},
         )
-    axes.set(xscale="log", yscale="log", xlabel="capacity in bytes", ylabel="bytes, both ways")
-    axes.legend(fontsize=8, frameon=False)
+    axes.set(xscale="log", yscale="log", xlabel="capacity", ylabel="bytes, both ways")
+    quantities(axes.xaxis, "B")
+    quantities(axes.yaxis, "B")
+    legend_beside(axes)
+    schedule = curve.schedule
+    where = f"{device_words(curve.device)}, lines of {curve.line_bytes} bytes"
+    entitle(made, schedule.problem, f"{schedule.kernel}, tile {schedule.tiling}; {where}")
     return made

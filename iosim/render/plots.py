@@ -6,10 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from iosim.errors import AbsentError, UsageError
+from iosim.render.axes import device_words, entitle, legend_above, legend_beside, quantities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from iosim.attention import Attention
+    from iosim.machine import Device
     from iosim.report import Report
     from iosim.timing import Roofline
 
@@ -40,10 +43,11 @@ def plot_report(report: Report) -> Figure:
     """
     if not report.kernels:
         raise UsageError("no kernel runs on the device: there is nothing to draw", "-o", "use .json, .csv, .md or .txt")
-    made = figure(10.0, 1.6 + 0.75 * len(report.kernels))
+    made = figure(10.0, 2.2 + 0.75 * len(report.kernels))
     left, right = made.subplots(1, 2)
     _bytes(left, report)
     _times(right, report)
+    entitle(made, report.problem, device_words(report.device))
     return made
 
 
@@ -62,7 +66,8 @@ def _bytes(axes: Any, report: Report) -> None:
         axes.axvline(hbm[-1].any_bytes, color="black", linestyle="--", linewidth=1, label="compulsory")
     axes.set(xscale="log", xlabel="bytes, both ways", yticks=range(len(labels)), yticklabels=labels)
     axes.invert_yaxis()
-    axes.legend(fontsize=8, frameon=False)
+    quantities(axes.xaxis, "B")
+    legend_above(axes, 4)
 
 
 def _times(axes: Any, report: Report) -> None:
@@ -75,14 +80,15 @@ def _times(axes: Any, report: Report) -> None:
         axes.plot(times, places, "o", label=name, color=COLOURS[index % len(COLOURS)])
     if report.floor:
         axes.axvline(report.floor.time_s, color="black", linestyle="--", linewidth=1, label="time floor")
-    axes.set(xscale="log", xlabel="seconds per resource", yticks=range(len(labels)), yticklabels=labels)
+    axes.set(xscale="log", xlabel="time per resource", yticks=range(len(labels)), yticklabels=labels)
     axes.invert_yaxis()
-    axes.legend(fontsize=8, frameon=False)
+    quantities(axes.xaxis, "s")
+    legend_above(axes, 6)
 
 
-def plot_roofline(roofline: Roofline) -> Figure:
+def plot_roofline(roofline: Roofline, problem: Attention, device: Device) -> Figure:
     """Log-log: ceilings as lines, one marker per kernel and boundary."""
-    made = figure(7.0, 4.5)
+    made = figure(8.5, 4.5)
     axes = made.subplots()
     peak = next(c.flop_per_s for c in roofline.ceilings if c.flop_per_s is not None)
     intensities = [point.intensity_flop_per_byte for point in roofline.points] or [1.0]
@@ -99,7 +105,7 @@ def plot_roofline(roofline: Roofline) -> Figure:
             axes.annotate(
                 ceiling.name,
                 (low, low * ceiling.bytes_per_s),
-                xytext=(6, 10),
+                xytext=(12, -2),
                 textcoords="offset points",
                 fontsize=8,
                 color=colour,
@@ -123,5 +129,7 @@ def plot_roofline(roofline: Roofline) -> Figure:
         xlim=(low, high),
         ylim=(None, 2 * peak),
     )
-    axes.legend(fontsize=7, frameon=False)
+    quantities(axes.yaxis, "FLOP/s")
+    legend_beside(axes)
+    entitle(made, problem, device_words(device))
     return made
