@@ -72,8 +72,12 @@ class CheckError(IosimError):
     exit_code = ExitCode.CHECK_FAILED
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], listed: Iterable[str] = (), command: str = "") -> str:
     """A hint that names the nearest of `known`, or lists them when there are few and none is near.
+
+    Args:
+        listed: what to list or count where that is less than `known`, which may hold other spellings.
+        command: what shows them.
 
     >>> did_you_mean("flash22", ["flash1", "flash2", "unfused"])
     "did you mean 'flash2'?"
@@ -83,4 +87,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near.sort(key=lambda candidate: -difflib.SequenceMatcher(None, name, candidate).ratio())
     if near:
         return "did you mean " + " or ".join(repr(candidate) for candidate in near[:2]) + "?"
-    return f"known: {', '.join(names)}" if len(names) <= 40 else f"{len(names)} names are known; `list` shows them"
+    names = sorted(set(listed)) or names
+    if len(names) <= 40:
+        return f"known: {', '.join(names)}"
+    return f"{len(names)} names are known" + (f"; `{command}` shows them" if command else "")

@@ -45,7 +45,7 @@ def parse_layout(text: str | int | tuple[int, ...], where: str) -> tuple[int, ..
         raise UsageError(f"{text!r} is not a number of tokens", where, "write 8192, or a layout such as 30x48x80")
     extents = tuple(int(part) for part in str(text).split("x"))
     if min(extents) < 1:
-        raise UsageError(f"must be at least 1, got {text}", where)
+        raise UsageError(f"must be at least 1, got {text}", where, "write 8192, or a layout such as 30x48x80")
     if math.prod(extents) > MAX_EXTENT:
         raise UsageError(f"{text} tokens is more than iosim takes ({MAX_EXTENT:,})", where)
     return extents
@@ -79,6 +79,8 @@ def ask(
     Raises:
         UsageError: something typed is not possible. FileError: a network's file is broken.
     """
+    if mask is not None and not mask.strip():
+        raise UsageError("an empty mask", "--mask", "for example full, causal or window:4096")
     if network is None and heads is None:
         network = DEFAULT_NETWORK
     geometry, inputs, notes, sha256 = _geometry(network, layer, phase)

@@ -17,6 +17,15 @@ from iosim.errors import FileError, UsageError, did_you_mean
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
+#: room -> what shows its names
+LISTED_BY = {
+    "hardware": "iosim hardware list",
+    "models/networks": "iosim models list",
+    "models/kernels": "iosim models kernels",
+    "models/workloads": "iosim models workloads",
+    "models/cascades": "iosim passes",
+}
+
 _HEAD = re.compile(r"^(name|aliases)\s*=\s*(.+?)\s*$", re.MULTILINE)
 _QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 
@@ -67,7 +76,7 @@ def find(room: str, name: str, where: str = "") -> Path:
     """The file that `name` means: a file's stem, else its `name`, else one of its `aliases`.
 
     Raises:
-        UsageError: no such name; the hint has the nearest ones.
+        UsageError: no such name; the hint has the nearest ones. FileError: a directory.
     """
     files = entries(room)
     wanted = key(name)
@@ -76,8 +85,11 @@ def find(room: str, name: str, where: str = "") -> Path:
     spoken = {key(alias): path for path in files.values() for alias in _names(path)}
     if wanted in spoken:
         return spoken[wanted]
+    if name and Path(name).is_dir():
+        raise FileError("a file or a name is needed, this is a directory", name)
     kind = room.rsplit("/", 1)[-1].rstrip("s") if room != "hardware" else "device"
-    raise UsageError(f"unknown {kind} {name!r}", where, did_you_mean(wanted, [*files, *spoken]))
+    hint = did_you_mean(wanted, [*files, *spoken], files, LISTED_BY.get(room, ""))
+    raise UsageError(f"unknown {kind} {name!r}", where, hint)
 
 
 def _names(path: Path) -> Iterator[str]:

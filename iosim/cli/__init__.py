@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 import click
@@ -43,6 +44,15 @@ COMMANDS = {
     "explain": ("explain", "What a number means: statement, formula with the numbers put in, conditions, source."),
     "doctor": ("doctor", "What this installation can do, and what is missing."),
     "completion": ("completion", "A completion script for bash, zsh or fish."),
+}
+
+#: parameter of the library -> the option that gives it
+OPTIONS = {
+    "policy": "--policy",
+    "ways": "--policy",
+    "capacity": "--capacity",
+    "format": "--trace-format",
+    "line_bytes": "--line-bytes",
 }
 
 #: click before 8.2, which a GPU's image may hold, leaves with Exit instead
@@ -138,7 +148,7 @@ def _told(error: BaseException) -> tuple[Sequence[Fault], int]:
     if isinstance(error, click.ClickException):
         return [_usage_fault(error)], ExitCode.USAGE
     if isinstance(error, IosimError):
-        return error.faults, error.exit_code
+        return [replace(fault, where=OPTIONS.get(fault.where, fault.where)) for fault in error.faults], error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         return [Fault(f"the system says: {error.strerror or error}", str(error.filename))], ExitCode.FILE
     told = " ".join(f"{type(error).__name__}: {error}".splitlines()[:1])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from iosim.cache.replay_options import ReplayOptions
-from iosim.errors import UsageError
+from iosim.errors import IosimError, UsageError
 from iosim.kernels import load_kernel
 from iosim.machine import Device, load_device
 from iosim.masks import parse_tile
@@ -48,13 +48,31 @@ def own_device(options: dict[str, Any]) -> str:
 
 
 def asked_kernels(text: str | None) -> list[str] | None:
-    """Names of `--kernel`."""
+    """Names of `--kernel`, each once.
+
+    Raises:
+        UsageError: an empty or unknown name. FileError: a broken file.
+    """
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise UsageError(f"{text!r} has an empty name", "--kernel")
+        raise UsageError(f"{text!r} has an empty name", "--kernel", "names joined by commas")
+    names = list(dict.fromkeys(names))
+    _check_kernels(names)
     return names
+
+
+def _check_kernels(names: Sequence[str]) -> None:
+    """Every name that is none, and every broken file, at once."""
+    errors: list[IosimError] = []
+    for name in names:
+        try:
+            load_kernel(name)
+        except IosimError as error:
+            errors.append(error)
+    if errors:
+        raise type(errors[0])(faults=[fault for error in errors for fault in error.faults])
 
 
 def asked_settings(options: dict[str, Any], kernels: Sequence[str]) -> dict[str, object]:
@@ -101,7 +119,7 @@ def asked_replay(options: dict[str, Any]) -> ReplayOptions:
     capacity = options.get("capacity")
     size = int(parse(capacity, "bytes", "--capacity")) if capacity is not None else None
     if size is not None and size < 1:
-        raise UsageError(f"must be at least 1 byte, got {capacity}", "--capacity")
+        raise UsageError(f"must be at least 1 byte, got {capacity}", "--capacity", "such as 50MiB")
     for name in ("cores", "residency"):
         if options.get(name) is not None:
             _check_slots(options[name], f"--{name}")
@@ -133,11 +151,7 @@ def asked_policy(text: str) -> str:
     if text != "lru":
         from iosim.cache.policies import policy
 
-        try:
-            policy(text)
-        except UsageError as error:
-            fault = error.faults[0]
-            raise UsageError(fault.what, "--policy", fault.hint) from None
+        policy(text)
     return text
 
 

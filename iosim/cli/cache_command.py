@@ -43,19 +43,23 @@ def command(
     """
     from iosim.cache.replaying import replay_file
     from iosim.cli.output import Answer, emit
-    from iosim.errors import UsageError
+    from iosim.errors import FileError, UsageError
     from iosim.units import parse
 
     if line_bytes < 1:
         raise UsageError(f"must be at least 1, got {line_bytes}", "--line-bytes")
     if (capacity is None) == (capacity_lines is None):
-        raise UsageError("give --capacity or --capacity-lines, one of them", "--capacity")
+        raise UsageError(
+            "give --capacity or --capacity-lines, one of them", "--capacity", "for example --capacity 50MiB"
+        )
     lines = (
         capacity_lines if capacity_lines is not None else int(parse(capacity or 0, "bytes", "--capacity")) // line_bytes
     )
     if lines < 1:
         shown = f"{capacity} is smaller than a line" if capacity is not None else f"must be at least 1, got {lines}"
-        raise UsageError(shown, "--capacity" if capacity is not None else "--capacity-lines")
+        raise UsageError(shown, *(("--capacity", "such as 50MiB") if capacity is not None else ("--capacity-lines",)))
+    if file.is_dir():
+        raise FileError("a file is needed, this is a directory", str(file))
     counts = replay_file(file, policy, lines, file_format=trace_format, line_bytes=line_bytes, hashed=hashed)
     inputs = {
         "file": str(file), "policy": policy, "capacity_lines": lines, "line_bytes": line_bytes, "hash": hashed,

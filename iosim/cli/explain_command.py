@@ -25,6 +25,7 @@ def command(topic: str | None, fmt: str | None, output: str | None, **options: A
       iosim explain
       iosim explain L1 --network llama-3-8b --seq 32768
       iosim explain gap
+      iosim explain scores
       iosim explain flash2
     """
     from iosim.cli.output import Answer, emit
@@ -32,9 +33,10 @@ def command(topic: str | None, fmt: str | None, output: str | None, **options: A
     from iosim.kernels import kernel_names
     from iosim.links import EXCHANGES
     from iosim.masks import MASKS
-    from iosim.render.topics import TOPICS
+    from iosim.render.topics import TOPICS, WORDS
 
     known = {name.lower(): name for name in TOPICS} | dict.fromkeys(EXCHANGES, "exchange")
+    known |= {word.lower(): name for word, name in WORDS.items()}
     if topic is None:
         result, text = _index(TOPICS, kernel_names(), list(MASKS))
     elif topic.lower() in known:
@@ -45,16 +47,20 @@ def command(topic: str | None, fmt: str | None, output: str | None, **options: A
         result, text = _mask(topic)
     else:
         names = [*TOPICS, *EXCHANGES, *kernel_names(), *MASKS]
-        raise UsageError(f"nothing is known about {topic!r}", "TOPIC", did_you_mean(topic, names))
+        hint = did_you_mean(topic, [*names, *WORDS], names, "iosim explain")
+        raise UsageError(f"nothing is known about {topic!r}", "TOPIC", hint)
     emit(Answer("explain", {"topic": topic}, result, lambda: text, lambda: [result]), fmt, output)
 
 
 def _index(topics: dict[str, Topic], kernels: list[str], masks: list[str]) -> tuple[dict[str, object], str]:
+    from iosim.render.topics import WORDS
+
     lines = [f"  {name:12} {topic.title}" for name, topic in topics.items()]
-    text = "topics\n" + "\n".join(lines)
+    text = "topics\n" + "\n".join(lines) + "\n\nwords of a report\n  " + "  ".join(WORDS)
     text += "\n\nkernels\n  " + "  ".join(kernels) + "\n\nmasks\n  " + "  ".join(masks) + "  and(M;M)  or(M;M)  not(M)"
     result: dict[str, object] = {
         "topics": {name: topic.title for name, topic in topics.items()},
+        "words": WORDS,
         "kernels": kernels,
         "masks": masks,
     }

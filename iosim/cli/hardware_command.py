@@ -159,6 +159,8 @@ def new(file: Path, force: bool, probing: bool, cores: int | None) -> None:
     from iosim.errors import FileError, UsageError
     from iosim.machine import device_template
 
+    if file.is_dir():
+        raise FileError("is a directory", str(file), "name a file")
     if file.suffix != ".toml":
         raise UsageError(f"a device file ends with .toml, got {file.name!r}", "FILE")
     if cores and not probing:

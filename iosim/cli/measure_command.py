@@ -71,7 +71,7 @@ def command(
     """
     from pathlib import Path
 
-    from iosim.errors import UsageError
+    from iosim.errors import FileError, UsageError
     from iosim.measure.measuring import seconds
 
     limit = seconds(budget)
@@ -90,6 +90,8 @@ def command(
         return
     if output is None:
         raise UsageError("where to?", "-o", "-o FILE.csv")
+    if Path(output).is_dir():
+        raise FileError("is a directory", output, "name a file")
     if Path(output).suffix != ".csv":
         raise UsageError(f"writes CSV, not {Path(output).suffix or 'a file without a suffix'}", "-o", "-o FILE.csv")
     if merge:

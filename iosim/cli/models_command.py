@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from iosim.networks import LayerKind, Network
 
 
+#: in place of an algorithm: what `iosim speedup` counts with
+TILE_LIST = "tile list of speedup"
+
+
 @click.group("models")
 def command() -> None:
     """Networks, kernels and workloads: list, show, import a config.json.
@@ -129,12 +133,19 @@ def _show_text(network: Network, layers: list[dict[str, object]]) -> str:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the TOML here. Default: stdout."
 )
-def import_config(config: Path, output: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def import_config(config: Path, output: Path | None, force: bool) -> None:
     """Turn a Hugging Face config.json into a network file, naming each default that was filled in."""
+    from iosim.cli import writing
     from iosim.cli.output import write_whole
+    from iosim.errors import FileError
     from iosim.huggingface import read_config
     from iosim.networks import network_toml
 
+    if output and output.is_dir():
+        raise FileError("is a directory", str(output), "name a file")
+    if output and output.exists() and not force:
+        raise FileError("exists already", str(output), "use --force to overwrite it")
     network = read_config(config)
     text = network_toml(network)
     for note in network.notes:
@@ -143,15 +154,16 @@ def import_config(config: Path, output: Path | None) -> None:
         write_whole(output, text.encode())
         click.echo(f"wrote {output}; use it with --network {output}", err=True)
     else:
-        click.echo(text, nl=False)
+        with writing():
+            click.echo(text, nl=False)
 
 
 @command.command("kernels")
 @output_options
 def kernels(fmt: str | None, output: str | None) -> None:
-    """Every named kernel with its algorithm, class and phases."""
+    """Every named kernel with its algorithm, class and phases; and lists of tiles, which `iosim speedup` takes."""
     from iosim.cli.output import Answer, emit
-    from iosim.kernels import kernel_names, load_kernel
+    from iosim.kernels import kernel_names, load_kernel, tile_lists
     from iosim.render.text import table
 
     rows: list[dict[str, object]] = []
@@ -162,6 +174,9 @@ def kernels(fmt: str | None, output: str | None) -> None:
             {"kernel": kernel.name, "title": kernel.title, "algorithm": algorithm.name,
              "class": algorithm.algorithm_class, "phases": "/".join(algorithm.phases), "source": kernel.source}
         )  # fmt: skip
+    for name, title, source in tile_lists():
+        rows.append({"kernel": name, "title": title, "algorithm": TILE_LIST, "class": "-", "phases": "-",
+                     "source": source})  # fmt: skip
     header = ["kernel", "title", "algorithm", "class", "phases"]
     emit(
         Answer("models", {"action": "kernels"}, {"kernels": rows},

@@ -119,6 +119,8 @@ def check_picture(name: str, where: str) -> None:
     Raises:
         UsageError, FileError: as said.
     """
+    if Path(name).is_dir():
+        raise FileError("is a directory", name, "name a file")
     if Path(name).suffix.lower() not in PICTURES:
         raise UsageError(f"no picture by the suffix {Path(name).suffix!r}", where, "use .svg, .png or .pdf")
     check_output(None, name)

@@ -82,9 +82,11 @@ def kernel_options(function: Command) -> Command:
     options = [
         click.option(
             "--kernel",
+            multiple=True,
+            callback=lambda ctx, parameter, names: ",".join(names) if names else None,
             metavar="NAME[,NAME]|PATH.toml",
             shell_complete=complete_kernel,
-            help="Kernels, joined by commas.",
+            help="Kernels, joined by commas; may be repeated.",
         ),
         click.option(
             "--set", "settings", multiple=True, metavar="name=value", help="A kernel parameter; may be repeated."

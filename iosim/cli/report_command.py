@@ -18,6 +18,9 @@ from iosim.cli.problem_options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from iosim.problem_builder import Asked
     from iosim.report import Report
 
 
@@ -68,7 +71,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
             command="report",
             inputs=inputs,
             result=report.to_dict(),
-            text=lambda: _text(report, asked),
+            text=lambda: _text(report, asked, options),
             rows=report.rows,
             assumptions=[*report.assumptions, *asked.notes],
             provenance={**report.provenance(), **({"network_sha256": asked.sha256} if asked.sha256 else {})},
@@ -104,8 +107,18 @@ def _page(report: Report) -> str:
     return report_page(report)
 
 
-def _text(report: Any, asked: Any) -> str:
-    name = asked.inputs.get("network")
-    layer = asked.inputs.get("layer")
-    title = f"{name} ({layer} layers), one layer\n" if name else ""
+#: option -> what it changes of a network's layer, for the title
+CHANGES = {
+    "heads": "{} heads",
+    "kv_heads": "{} key/value heads",
+    "head_dim": "head size {}",
+    "head_dim_v": "value size {}",
+}
+
+
+def _text(report: Report, asked: Asked, options: Mapping[str, Any]) -> str:
+    name, layer = asked.inputs.get("network"), asked.inputs.get("layer")
+    changed = [words.format(options[key]) for key, words in CHANGES.items() if options[key] is not None]
+    own = f" with {', '.join(changed)}" if changed else ""
+    title = f"{name} ({layer} layers){own}, one layer\n" if name else ""
     return title + str(report)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 @click.option("--steps", type=float, default=1.0, metavar="R", help="Share of the steps that use the mask. Default: 1.")
 @click.option("--fused/--permuted", default=True, help="Whether tokens are permuted inside the kernel. Default: fused.")
 @click.option("--export", nargs=2, metavar="flex FILE", help="FlexAttention block indices as an npz file.")
-@click.option("--picture", type=click.Path(path_type=Path), metavar="FILE", help="The mask's blocks as .svg or .png.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), metavar="FILE", help="The mask's blocks as .svg, .png or .pdf."
+)
 @answer_options(PICTURES)
 def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """How much faster a mask can make attention: upper bounds at element, tile and machine level.
@@ -46,13 +48,15 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim speedup --heads 1 --head-dim 128 --seq 8192 --mask window:1024,sink=4 --tile 128x128
     """
     from iosim.cli.asking import asked_device, asked_problem, option_inputs
-    from iosim.cli.output import Answer, emit
+    from iosim.cli.output import Answer, check_picture, emit
     from iosim.errors import UsageError
     from iosim.speedup import EndToEnd, speedup
 
     for name in ("share", "steps"):
         if options[name] is not None and not 0 < options[name] <= 1:
             raise UsageError(f"must be above 0 and at most 1, got {options[name]}", f"--{name}")
+    if options["picture"]:
+        check_picture(str(options["picture"]), "--picture")
     asked = asked_problem(options)
     device = asked_device(options["device"])
     mask = asked.problem.mask
@@ -202,8 +206,6 @@ def _files(mask: Mask, tiling: Tiling, asked: Asked, options: dict[str, Any]) ->
 
         save_flex(mask, tiling, Path(path), asked.problem.shape.heads)
     if options["picture"]:
-        if options["picture"].suffix.lower() not in (".svg", ".png", ".pdf"):
-            raise UsageError(f"no picture by the suffix {options['picture'].suffix!r}", "--picture", "use .svg or .png")
         from iosim.cli.output import save_figure
 
         save_figure(_picture(mask, tiling), options["picture"])

@@ -10,7 +10,7 @@ from iosim.catalog.reader import digest
 from iosim.errors import FileError
 from iosim.huggingface import families
 from iosim.huggingface.fields import Fields
-from iosim.huggingface.heads import HEADS, Heads, LayerHeads, on_layers, read_heads
+from iosim.huggingface.heads import HEADS, Heads, LayerHeads, check_given, on_layers, read_heads
 from iosim.huggingface.layers import LAYER_LISTS, Place, read_layers
 from iosim.huggingface.windows import POSITIONS
 from iosim.networks.geometry import Geometry, LayerKind, Network
@@ -37,6 +37,8 @@ def read_config(path: Path) -> Network:
     _refuse(fields)
     depth = _depth(fields)
     heads = read_heads(fields, depth) if depth else None
+    if not depth:
+        check_given(fields)
     places = read_layers(fields, depth, _causal(fields)) if depth else []
     layers = _kinds(fields, heads or [], places) if heads else ()
     positions = fields.count(*POSITIONS)

@@ -18,6 +18,7 @@ KV_HEADS = (
     "num_attention_groups",  # Step-3
     "num_query_groups",  # Megatron
 )
+NO_SIZE = "neither head_dim nor hidden_size is given"
 HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels", "d_kv")
 
 
@@ -42,8 +43,7 @@ def read_heads(fields: Fields, depth: int) -> list[LayerHeads] | None:
     """Heads of every layer, or None where a fault keeps them unknown."""
     heads = fields.counts(depth, *HEADS)
     if heads is None:
-        if fields.spelling(*HEADS) is None:
-            fields.fault("the number of attention heads is missing", HEADS[0])
+        check_given(fields)
         return None
     if fields.spelling("kv_lora_rank"):
         return _latent(fields, heads)
@@ -55,6 +55,14 @@ def read_heads(fields: Fields, depth: int) -> list[LayerHeads] | None:
     _check_groups(fields, heads, kv_heads)
     layers = zip(heads, kv_heads, head_dims, head_dims_v, strict=True)
     return [LayerHeads(one, one) for one in (Heads(*layer) for layer in layers)]
+
+
+def check_given(fields: Fields) -> None:
+    """Fault what no head can be made without, all of it at once."""
+    if fields.value(*HEADS) is None:
+        fields.fault("the number of attention heads is missing", HEADS[0])
+    if all(fields.value(*names) is None for names in (HEAD_DIM, HIDDEN, ("kv_lora_rank",))):
+        fields.fault(NO_SIZE, HEAD_DIM[0])
 
 
 def on_layers(fields: Fields, label: str, layer: LayerHeads) -> LayerHeads:
@@ -173,7 +181,7 @@ def _head_dims(fields: Fields, heads: tuple[int, ...]) -> tuple[int, ...] | None
         return given
     if hidden is None:
         if fields.spelling(*HIDDEN) is None:
-            fields.fault("neither head_dim nor hidden_size is given", HEAD_DIM[0])
+            fields.fault(NO_SIZE, HEAD_DIM[0])
         return None
     if any(hidden % h for h in heads):
         fields.fault(f"{quotient} = {hidden} / {max(heads)} is not whole, and head_dim is missing", HEAD_DIM[0])

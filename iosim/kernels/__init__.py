@@ -25,7 +25,7 @@ from iosim.kernels import (
     unfused_backward,
 )
 from iosim.kernels.algorithm import ALGORITHMS, Algorithm, Call, Parameter, register
-from iosim.kernels.kernel_file import KernelFile, kernel_names, load_kernel
+from iosim.kernels.kernel_file import KernelFile, kernel_names, load_kernel, tile_lists
 from iosim.kernels.scheduling import make_schedule
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "square_tiling",
     "stream_k",
     "synchronous",
+    "tile_lists",
     "unfused",
     "unfused_backward",
 ]

@@ -173,7 +173,14 @@ def load_kernel(name: str) -> KernelFile:
 
 def kernel_names() -> list[str]:
     """Catalogue names of the kernels."""
-    return [name for name in entries(ROOM) if "algorithm" in entries(ROOM)[name].read_text(encoding="utf-8")]
+    return [name for name, path in entries(ROOM).items() if "algorithm" in path.read_text(encoding="utf-8")]
+
+
+def tile_lists() -> list[tuple[str, str, str]]:
+    """(name, title, source) of the files of the room that list tile shapes and are no schedules."""
+    kernels = set(kernel_names())
+    tables = [(name, read_toml(path)) for name, path in entries(ROOM).items() if name not in kernels]
+    return [(name, table.text("title", name), table.text("source", "")) for name, table in tables]
 
 
 def _read(table: Table, stem: str) -> KernelFile:

@@ -64,9 +64,10 @@ class MaskSpec:
             return default
         label = f"{option} of {self.name}" if option else self.name
         if not re.fullmatch(r"[+-]?\d{1,18}", text):
-            raise UsageError(f"{label} needs a whole number, got {text!r}", self.where)
+            raise UsageError(f"{label} needs a whole number, got {text!r}", self.where, self._such_as(option, "64"))
         if int(text) < least:
-            raise UsageError(f"{label} must be at least {least}, got {text}", self.where)
+            hint = self._such_as(option, str(max(least, 64)))
+            raise UsageError(f"{label} must be at least {least}, got {text}", self.where, hint)
         return int(text)
 
     def fraction(self, option: str = "", default: float | None = None) -> float:
@@ -100,8 +101,13 @@ class MaskSpec:
             raise UsageError(f"{label} needs extents such as 18x24x24, got {text!r}", self.where)
         numbers = tuple(int(part) for part in text.split("x"))
         if min(numbers) < least:
-            raise UsageError(f"{label} must be at least {least} on every axis, got {text}", self.where)
+            hint = self._such_as(option, "x".join(["8"] * len(numbers)))
+            raise UsageError(f"{label} must be at least {least} on every axis, got {text}", self.where, hint)
         return numbers
+
+    def _such_as(self, option: str, value: str) -> str:
+        """How the value or an option of this mask is written."""
+        return f"such as {option}={value}" if option else f"such as {self.name}:{value}"
 
 
 def parse_mask(text: str, where: str = "--mask") -> MaskSpec:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from iosim.catalog import Table, entries, find, key, read_toml
-from iosim.errors import UsageError
+from iosim.errors import FileError, UsageError
 from iosim.networks.geometry import Geometry, LayerKind, Network
 
 ROOM = "models/networks"
@@ -46,8 +46,8 @@ def _resolve(text: str) -> Path:
         return Path(text)
     try:
         return find(ROOM, text, "--network")
-    except UsageError:
-        if "/" not in text:
+    except (UsageError, FileError):
+        if "/" not in text and not (text and Path(text).is_dir()):
             raise
     path = Path(text)  # a Hugging Face id that the catalogue does not know reads as a path too
     return path / "config.json" if path.is_dir() else path

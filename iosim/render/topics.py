@@ -96,6 +96,15 @@ TOPICS: dict[str, Topic] = {
         ("as L6, and each multiply-add of the five products is executed once",),
         _page("L7"),
     ),
+    "floors": Topic(
+        "what no kernel of a class can go under",
+        "Lower bounds on the bytes that cross a boundary, in three classes. any: every correct kernel (L0). scores: those "
+        "that form each score as its own sum, recomputing or not (L1, L4; backward L6). once: those that also execute "
+        "each multiply-add once (L2, L3; backward L7). The best bound that holds for a class is its floor.",
+        "floor of a class = max of the bounds that hold for it, at one boundary with the memory above it",
+        ("each bound has conditions of its own: `iosim explain L1`, `iosim bounds`", "rounded down, never up"),
+        "docs/explanation/floors.md",
+    ),
     "gap": Topic(
         "how far a kernel is from a floor",
         "Bytes that a kernel moves across a boundary, both ways, over the floor of a class of algorithms at the same "
@@ -154,6 +163,23 @@ TOPICS: dict[str, Topic] = {
          "hbm: bytes at the main memory's datasheet bandwidth"),
         "docs/explanation/time.md",
     ),
+    "expected": Topic(
+        "the time that a calibrated model expects",
+        "A sum of named parts whose constants are fitted to measured kernels of the family. Real kernels miss it either "
+        "way, which docs/accuracy.md counts; it is no floor and never enters one. A dash: nothing is fitted for the kernel "
+        "on that device.",
+        "item + tile x tiles(row block), placed on the cores in the kernel's own order",
+        ("families and devices of models/calibration",),
+        "docs/explanation/time.md",
+    ),
+    "tau": Topic(
+        "whether kernels come out in the order in which they were measured",
+        "Kendall's tau-b of predicted against measured times of the kernels of one figure, as `iosim validate` prints it: "
+        "1 where every pair is in its measured order, 0 where order says nothing, -1 where all are reversed.",
+        "(pairs in order - pairs reversed) / sqrt((pairs - ties predicted) (pairs - ties measured))",
+        (),
+        "docs/accuracy.md",
+    ),
     "link": Topic(
         "what must cross a link, whatever is sent",
         "Attention can copy: with queries that single one key out, a row's output is that key's value. Rows of a device "
@@ -195,3 +221,18 @@ TOPICS: dict[str, Topic] = {
         "docs/explanation/floors.md",
     ),
 }  # fmt: skip
+
+#: word of a report's tables -> the topic that explains it
+WORDS = {
+    "any": "gap",
+    "scores": "gap",
+    "once": "gap",
+    "core": "boundary",
+    "l2": "boundary",
+    "hbm": "boundary",
+    "host": "boundary",
+    "binds": "ceilings",
+    "bottleneck": "ceilings",
+    "L0r": "L0",
+    "L0w": "L0",
+}

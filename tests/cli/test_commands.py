@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 
+from iosim.catalog import entries
 from iosim.catalog.rooms import shipped
 from iosim.cli import COMMANDS, group
 
@@ -245,3 +246,42 @@ def test_simulate_orders_change_main_memory(iosim: Run) -> None:
         for order in ("cyclic", "sawtooth")
     }
     assert reads["sawtooth"] < 0.8 * reads["cyclic"]
+
+
+def test_kernels_are_taken_once_each_and_the_option_may_be_repeated(iosim: Run) -> None:
+    small = ["report", "--heads", 2, "--head-dim", 64, "--seq", 256, "--no-replay", "--format", "json"]
+    for typed in (["--kernel", "flash2,flash3"], ["--kernel", "flash2", "--kernel", "flash3"],
+                  ["--kernel", "flash2,flash3,flash2"]):  # fmt: skip
+        answer = iosim(*small, *typed).json
+        assert [kernel["kernel"] for kernel in answer["result"]["kernels"]] == ["flash2", "flash3"]
+        assert answer["inputs"]["kernel"] == "flash2,flash3"
+
+
+@pytest.mark.parametrize(
+    ("typed", "title"),
+    [([], "llama-3-8b (global layers), one layer"),
+     (["--heads", "4"], "llama-3-8b (global layers) with 4 heads, one layer"),
+     (["--kv-heads", "4", "--head-dim", "64"], "llama-3-8b (global layers) with 4 key/value heads, head size 64, one layer")],
+)  # fmt: skip
+def test_the_title_says_what_is_not_the_networks(iosim: Run, typed: list[str], title: str) -> None:
+    done = iosim("report", "--network", "llama-3-8b", "--no-replay", "--kernel", "flash2", *typed)
+    assert done.out.splitlines()[0] == title
+
+
+def test_lists_of_tiles_are_marked_among_the_kernels(iosim: Run) -> None:
+    rows = {row["kernel"]: row for row in iosim("models", "kernels", "--format", "json").json["result"]["kernels"]}
+    assert set(rows) == set(entries("models/kernels"))
+    assert rows["natten"]["algorithm"] == "tile list of speedup"
+    assert [name for name, row in rows.items() if row["class"] == "-"] == ["natten"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["any", "scores", "once", "core", "l2", "hbm", "expected", "binds", "bottleneck", "L0r", "L0w", "tau", "floors"],
+)
+def test_the_words_of_a_report_are_explained(iosim: Run, word: str) -> None:
+    answer = iosim("explain", word, "--format", "json").json["result"]
+    assert answer["statement"]
+    said = f"{answer['title']} {answer['statement']} {answer['topic']}".lower()
+    assert word.lower().rstrip("rw") in said or word in ("binds", "expected")
+    assert word in iosim("explain").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,6 +35,21 @@ USAGE = [
     (["simulate", "--residency", "100000000000"], "--residency"),
     (["curve", "--heads", "1", "--head-dim", "64", "--seq", "256", "--cores", "100000000000"], "--cores"),
     (["report", "--device", "h1000"], "h100"),
+    (["report", "--device", "qqqq"], "names are known; `iosim hardware list` shows them"),
+    (["report", "--network", "zzzz"], "names are known; `iosim models list` shows them"),
+    (["report", "--kernel", "zzzqq"], "names are known; `iosim models kernels` shows them"),
+    (["explain", "qqqqqq"], "names are known; `iosim explain` shows them"),
+    (["report", "--mask", ""], "an empty mask (--mask)"),
+    (["simulate", "--mask", "window"], "hint: such as window:64"),
+    (["simulate", "--mask", "window:0"], "hint: such as window:64"),
+    (["simulate", "--mask", "window:8,sink=x"], "hint: such as sink=64"),
+    (["simulate", "--capacity", "0"], "hint: such as 50MiB"),
+    (["cache", "absent.npy"], "hint: for example --capacity 50MiB"),
+    (["cache", "absent.npy", "--capacity-lines", "6", "--policy", "set-assoc:4"], "(--policy)"),
+    (["cache", "absent.npy", "--capacity-lines", "6", "--policy", "lruu"], "(--policy)"),
+    (["cache", "absent.xyz", "--capacity-lines", "6"], "(--trace-format)"),
+    (["simulate", "--policy", "set-assoc:x"], "(--policy)"),
+    (["simulate", "--kernel", "flash2", "--kernel", "flash3"], "one kernel"),
     (["report", "--network", "llama-9-8b"], "llama"),
     (["simulate", "--kernel", "flash22"], "flash2"),
     (["simulate", "--kernel", "flash2,flash3"], "one kernel"),
@@ -107,6 +123,77 @@ def test_a_bad_value_is_exit_2(iosim: Run, arguments: list[str], said: str) -> N
     assert said in done.err
     assert "Traceback" not in done.err
     assert all(line.startswith(("error: ", "hint: ")) for line in done.err.splitlines())
+
+
+DIRECTORIES = [
+    ["report", "-o", "."], ["report", "--network", "."], ["report", "--device", "."], ["report", "--kernel", "."],
+    ["simulate", "-o", "."], ["cache", ".", "--capacity-lines", "4"], ["hardware", "new", "."],
+    ["hardware", "show", "."], ["hardware", "check", "."], ["models", "show", "."], ["models", "import", "."],
+    ["predict", "."], ["predict", "rows.csv", "-o", "."], ["bounds", "--graph", ".", "--memory-elements", "4"],
+    ["bounds", "--check", "."], ["passes", "."], ["report", "--mask", "file:.,block=64x64"],
+    ["speedup", "--seq", "256", "--tile", "64x64", "--picture", "."],
+    ["speedup", "--seq", "256", "--tile", "64x64", "--export", "flex", "."], ["validate", "--plot", "."],
+    ["measure", "-o", "."],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", DIRECTORIES, ids=" ".join)
+def test_a_directory_for_a_file_is_exit_3(
+    iosim: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = iosim(*arguments)
+    assert (done.code, done.out) == (3, ""), done.err
+    assert done.err.startswith("error: ")
+
+
+def test_every_unknown_kernel_is_named(iosim: Run) -> None:
+    done = iosim("report", "--kernel", "flash2,flash7,falsh3")
+    assert done.code == 2
+    assert [line for line in done.err.splitlines() if line.startswith("error")] == [
+        "error: unknown kernel 'flash7' (--kernel)", "error: unknown kernel 'falsh3' (--kernel)",
+    ]  # fmt: skip
+
+
+def test_hints_count_names_and_not_their_spellings(iosim: Run) -> None:
+    for option, listing, key in (
+        ("--device", ["hardware", "list"], "device"), ("--network", ["models", "list"], "network"),
+        ("--kernel", ["models", "kernels"], "kernel"),
+    ):  # fmt: skip
+        (rows,) = iosim(*listing, "--format", "json").json["result"].values()
+        names = {row[key] for row in rows}
+        assert f"hint: {len(names)} names are known" in iosim("report", option, "qqqqqqqq").err
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [({}, ["num_hidden_layers", "num_attention_heads", "head_dim"]), ({"num_hidden_layers": 2}, ["num_attention_heads",
+      "head_dim"]), ({"num_attention_heads": 8}, ["num_hidden_layers", "head_dim"]),
+     ({"hidden_size": 64}, ["num_hidden_layers", "num_attention_heads"])],
+)  # fmt: skip
+def test_a_config_names_all_that_it_lacks(
+    iosim: Run, tmp_path: Path, config: dict[str, object], missing: list[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama", **config}))
+    done = iosim("models", "import", path)
+    assert done.code == 3
+    assert [
+        line.rpartition(" ")[2].rstrip(")") for line in done.err.splitlines() if line.startswith("error")
+    ] == missing
+
+
+def test_an_import_overwrites_only_when_told(iosim: Run, tmp_path: Path) -> None:
+    config, made = tmp_path / "config.json", tmp_path / "made.toml"
+    config.write_text(json.dumps({"num_attention_heads": 8, "hidden_size": 512, "num_hidden_layers": 2}))
+    assert iosim("models", "import", config, "-o", made).code == 0
+    first = made.read_text()
+    made.write_text("mine")
+    done = iosim("models", "import", config, "-o", made)
+    assert (done.code, made.read_text()) == (3, "mine")
+    assert "--force" in done.err
+    assert iosim("models", "import", config, "-o", made, "--force").code == 0
+    assert made.read_text() == first
 
 
 def files(folder: Path) -> dict[str, Path]:
