@@ -23,7 +23,12 @@ PROBLEM_KEYS = (
 
 
 def asked_problem(options: dict[str, Any]) -> Asked:
-    """The problem of the shared options."""
+    """The problem of the shared options; until the command ends, masks that take long say how far they are."""
+    import click
+
+    from iosim.cli.progress import mask_progress
+
+    click.get_current_context().with_resource(mask_progress())
     layer = options.get("layer")
     which = int(layer) if layer is not None and layer.lstrip("-").isdigit() else layer
     return ask(layer=which, **{key: options[key] for key in PROBLEM_KEYS})

@@ -6,9 +6,7 @@ the structured masks are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,23 +17,9 @@ from iosim.masks.mask import Mask, MaskCounts
 from iosim.masks.runs import Bools, Ints, Runs, steps
 from iosim.masks.tiling import Tiling
 from iosim.masks.visits import TileVisits
+from iosim.masks.watching import Progress, watcher
 
 BLOCK_ENTRIES = 1 << 20  # entries looked at together: 8 MB per int64 temporary of a mask function
-
-#: called with (entries done, entries in all)
-Progress = Callable[[int, int], None]
-
-_watcher: ContextVar[Progress | None] = ContextVar("watcher", default=None)
-
-
-@contextmanager
-def watching(progress: Progress) -> Iterator[None]:
-    """Have `progress` called while masks are evaluated inside the `with` block, however deep in a model."""
-    token = _watcher.set(progress)
-    try:
-        yield
-    finally:
-        _watcher.reset(token)
 
 
 def evaluated_counts(mask: Mask, progress: Progress | None = None) -> MaskCounts:
@@ -121,7 +105,7 @@ class _Report:
     """Adds up entries and tells whoever watches."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress = progress or _watcher.get()
+        self.progress = progress or watcher.get()
         self.done, self.total = 0, total
 
     def add(self, entries: int) -> None:

@@ -285,3 +285,15 @@ def test_the_words_of_a_report_are_explained(iosim: Run, word: str) -> None:
     said = f"{answer['title']} {answer['statement']} {answer['topic']}".lower()
     assert word.lower().rstrip("rw") in said or word in ("binds", "expected")
     assert word in iosim("explain").out
+
+
+def test_a_mask_that_takes_long_says_how_far_it_is(iosim: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "near.py").write_text("def near(b, h, q, kv):\n    return abs(q - kv) < 100\n")
+    asked = ["speedup", "--heads", 1, "--head-dim", 64, "--seq", 4096, "--tile", "128x128"]
+    mask = ["--mask", f"py:{tmp_path / 'near.py'}:near"]
+    assert iosim(*asked, *mask).err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    told = iosim(*asked, *mask).err
+    assert "mask: 6% of 16,777,216 entries evaluated" in told
+    assert told.endswith("\r\x1b[K")
+    assert iosim(*asked).err == ""

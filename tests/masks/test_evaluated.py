@@ -10,8 +10,9 @@ from oracles import dense_mask
 
 from iosim.masks import Grid, Mask, Tiling, bind
 from iosim.masks import evaluated as room
-from iosim.masks.evaluated import evaluated_counts, evaluated_visits, watching
+from iosim.masks.evaluated import evaluated_counts, evaluated_visits
 from iosim.masks.predicate import Predicate
+from iosim.masks.watching import watching
 
 
 @pytest.fixture
