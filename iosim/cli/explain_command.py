@@ -68,16 +68,17 @@ def _index(topics: dict[str, Topic], kernels: list[str], masks: list[str]) -> tu
 
 
 def _topic(name: str, topic: Topic, options: dict[str, Any]) -> tuple[dict[str, object], str]:
+    from iosim.render.text import wrapped
     from iosim.render.topics import SYMBOLS
 
     numbers = _numbers(name, options)
-    parts = [f"{name}: {topic.title}", "", topic.statement]
+    parts = [f"{name}: {topic.title}", "", wrapped([topic.statement], "")]
     if topic.formula:
         parts += ["", f"  {topic.formula}"]
         if name.startswith("L") and name != "L0":
             parts.append(f"  {SYMBOLS}")
     if topic.conditions:
-        parts += ["", "holds when", *(f"  - {line}" for line in topic.conditions)]
+        parts += ["", "holds when", wrapped(topic.conditions, "  - ")]
     if numbers:
         parts += ["", "with numbers", *(f"  {line}" for line in numbers)]
     parts += ["", f"source: {topic.source}"]

@@ -127,16 +127,16 @@ def _conflict_text(conflict: Conflict) -> str:
 
 
 def _show_text(device: Device) -> str:
-    from iosim.render.text import table
+    from iosim.render.text import table, wrapped
 
     head = f"{device.name} ({device.key}): {device.vendor}, {device.architecture}, {device.cores} cores"
     rows = [[path, _quantity(fact.value, fact.unit), fact.kind, fact.source] for path, fact in device.facts.items()]
     parts = [head, "", table(["fact", "value", "kind", "source"], rows, left=4)]
     if device.conflicts:
         parts += ["", "conflicts"]
-        parts += [f"  - {_conflict_text(conflict)}" for conflict in device.conflicts]
+        parts += [wrapped([_conflict_text(conflict) for conflict in device.conflicts], "  - ")]
     if device.notes:
-        parts += ["", "notes", *(f"  - {note}" for note in device.notes)]
+        parts += ["", "notes", wrapped(device.notes, "  - ")]
     return "\n".join(parts)
 
 

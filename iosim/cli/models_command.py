@@ -107,7 +107,7 @@ def show(network: str, fmt: str | None, output: str | None) -> None:
 
 
 def _show_text(network: Network, layers: list[dict[str, object]]) -> str:
-    from iosim.render.text import table
+    from iosim.render.text import table, wrapped
 
     rows = [
         [str(row["layers"]), str(row["phase"]), str(row["mask"]), str(row["count"]), f"{row['heads']}/{row['kv_heads']}",
@@ -124,7 +124,7 @@ def _show_text(network: Network, layers: list[dict[str, object]]) -> str:
         f"source: {network.source}",
     ]
     if network.notes:
-        parts += ["notes", *(f"  - {note}" for note in network.notes)]
+        parts += ["notes", wrapped(network.notes, "  - ")]
     return "\n".join(parts)
 
 

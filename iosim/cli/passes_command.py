@@ -128,7 +128,7 @@ def _counted(
 
 
 def _text(report: PassReport, result: dict[str, Any]) -> str:
-    from iosim.render.text import table
+    from iosim.render.text import table, wrapped
 
     cascade = report.cascade
     parts = [f"{cascade.name}: {report.passes} pass{'es' if report.passes != 1 else ''}"
@@ -139,7 +139,7 @@ def _text(report: PassReport, result: dict[str, Any]) -> str:
             parts += [
                 "",
                 f"rank {rank.rank} is visited {rank.passes} times because",
-                *(f"  - {why}" for why in rank.because),
+                wrapped(rank.because, "  - "),
             ]
     for rank_name, ways in result["choices"].items():
         cells = [[way["name"], *(_amount(way, key) for key in ("live", "read", "write"))] for way in ways]

@@ -9,7 +9,7 @@ from iosim.floors import Bound, Floors, Memory
 from iosim.floors.curve import FloorCurve
 from iosim.floors.orders import ORDERS
 from iosim.render.report_text import problem_line
-from iosim.render.text import byte_count, capacity, line, ratio, strong, table
+from iosim.render.text import byte_count, capacity, line, ratio, strong, table, wrapped
 
 CLASS_TITLES = {
     "any": "any correct kernel",
@@ -52,7 +52,7 @@ def _places(at: Sequence[At]) -> str:
 
 
 def _reading() -> list[str]:
-    return [f"  {text}" for text in READING]
+    return [wrapped(READING, "  ")]
 
 
 def _memory(memory: Memory) -> str:
@@ -98,7 +98,8 @@ def _conditions(at: Sequence[At]) -> str:
             if name not in ids:
                 ids.append(name)
     width = max(len(" ".join(ids)) for ids in needed.values())
-    return "\n".join(["what must hold", *(f"  {' '.join(ids):{width}}  {text}" for text, ids in needed.items())])
+    held = [wrapped([text], f"  {' '.join(ids):{width}}  ") for text, ids in needed.items()]
+    return "\n".join(["what must hold", *held])
 
 
 def certificate_text(certificate: Certificate) -> str:

@@ -132,15 +132,15 @@ def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> st
             )
     header = ["kernel", "tile", "into", "memory", "read", "written", "any", "scores", "once"]
     how = [
-        f"  {slower_side(device, at.name)} of {kernel.name}: {'' if at.exact else '~ '}{at.method}"
+        f"{slower_side(device, at.name)} of {kernel.name}: {'' if at.exact else '~ '}{at.method}"
         for kernel in kernels
         for at in kernel.boundaries
         if at.name == "hbm" or not at.exact
     ]
     both = f"core and {slower_side(device, 'l2')}"
     but = "" if all(at.exact for kernel in kernels for at in kernel.boundaries if at.name != "hbm") else " but for ~"
-    exact = f"  {both}: exact{but}, in closed form over the visited tiles; memory: what lies on the near side"
-    return "\n".join([table(header, rows, left=3), exact, *how])
+    exact = f"{both}: exact{but}, in closed form over the visited tiles; memory: what lies on the near side"
+    return "\n".join([table(header, rows, left=3), wrapped([exact, *how], "  ")])
 
 
 def _ceiling_table(report: Report) -> str:
@@ -154,13 +154,13 @@ def _ceiling_table(report: Report) -> str:
         expected = seconds(kernel.expected.time_s if kernel.expected else None)
         rows.append([kernel.name, *cells, titles.get(kernel.ceilings.bottleneck, "-"), expected])
     header = ["ceilings", *titles.values(), "binds", "expected"]
-    note = "  time each resource needs for the kernel's own work; they overlap in part, and none is a floor"
+    note = "time each resource needs for the kernel's own work; they overlap in part, and none is a floor"
     terms = [
-        f"  {kernel.name} expected {seconds(kernel.expected.time_s)} = {_sum(kernel.expected)}"
+        f"{kernel.name} expected {seconds(kernel.expected.time_s)} = {_sum(kernel.expected)}"
         for kernel in report.kernels
         if kernel.expected
     ]
-    return "\n".join([table(header, rows), note, *terms])
+    return "\n".join([table(header, rows), wrapped([note, *terms], "  ")])
 
 
 def _sum(expected: Expected) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 
 from rich import box
@@ -14,6 +17,7 @@ from rich.table import Table
 from iosim.units import binary_bytes, si
 
 WIDTH = 1000  # wider than any table: rich would shorten cells to fit, and a shortened number is a wrong one
+LEAST_COLUMNS = 20  # a remark needs room for a word
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, title: str = "") -> str:
@@ -35,8 +39,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, t
 
 def render(renderable: object) -> str:
     """Text of a rich renderable: coloured only on a terminal that wants it, never folded or shortened."""
-    import sys
-
     out = io.StringIO()
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     console = Console(file=out, force_terminal=colour, no_color=not colour, width=WIDTH, highlight=False)
@@ -77,5 +79,18 @@ def capacity(value: int | None) -> str:
 
 
 def wrapped(lines: Sequence[str], bullet: str = "- ") -> str:
-    """A list of remarks."""
-    return "\n".join(bullet + text for text in lines)
+    """A list of remarks, folded at words to the terminal's width; as they are where nothing says how wide it is."""
+    columns = terminal_columns()
+    if columns is None:
+        return "\n".join(bullet + text for text in lines)
+    folder = textwrap.TextWrapper(columns, initial_indent=bullet, subsequent_indent=" " * len(bullet),
+                                  break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    return "\n".join(folder.fill(text) for text in lines)
+
+
+def terminal_columns() -> int | None:
+    """Columns of the terminal that is written to, or $COLUMNS; None where there is neither."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isascii() and said.isdigit() and int(said) > 0:
+        return max(LEAST_COLUMNS, int(said))
+    return max(LEAST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
