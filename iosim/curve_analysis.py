@@ -148,6 +148,7 @@ def miss_curve_of_call(
     policies: Sequence[str] = ("lru",),
     line_bytes: int | None = None,
     concurrency: Concurrency | None = None,
+    pack_gqa: bool | None = None,
 ) -> MissCurve:
     """Traffic of a kernel against the capacity of one cache that all its items share.
 
@@ -155,13 +156,14 @@ def miss_curve_of_call(
         device: its cores run items side by side, its line size and levels are used; None: one sequential stream.
         policies: lru in one pass, and opt where items run one after another; the others at chosen sizes.
         concurrency: overrides how items run.
+        pack_gqa: pack the query heads of a group into rows; None: as the kernel does.
     Raises:
         UsageError: an unknown policy, or a kernel without a program of touches.
     """
     for policy in policies:
         if policy not in POLICIES:
             raise UsageError(f"no curve of policy {policy!r}", "--policy", did_you_mean(policy, POLICIES))
-    schedule = make_schedule(problem, device, kernel, tile, settings)
+    schedule = make_schedule(problem, device, kernel, tile, settings, pack_gqa)
     lines = line_bytes or _device_line(device) or DEFAULT_LINE_BYTES
     concurrency = concurrency or Concurrency(device.cores if device else 1)
     touched = touches_of(schedule, lines, concurrency)

@@ -63,12 +63,20 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
         options["policy"].split(","),
         options["line_bytes"],
         Concurrency(cores, 1, options["grid_order"], options["kv_order"]),
+        options["pack_gqa"],
     )
     inputs = {**asked.inputs, **option_inputs(options), "kernel": kernels[0], "tile": str(curve.schedule.tiling)}
+    packed = curve.schedule.tiling.group > 1
     emit(
         Answer(
             command="curve",
-            inputs={**inputs, "policy": options["policy"], "line_bytes": curve.line_bytes, "cores": cores},
+            inputs={
+                **inputs,
+                "policy": options["policy"],
+                "line_bytes": curve.line_bytes,
+                "cores": cores,
+                "pack_gqa": packed,
+            },
             result=curve.to_dict(),
             text=lambda: str(curve),
             rows=lambda: [point.to_dict() for point in curve.points],

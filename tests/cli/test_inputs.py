@@ -100,3 +100,10 @@ def test_bounds_name_the_memories(iosim: Run) -> None:
     assert set(certified["memory_elements"]) == set(certified["boundary"])
     curve = iosim("bounds", "--curve", "--heads", 1, "--head-dim", 64, "--seq", 1024, "--format", "json").json
     assert curve["inputs"]["memory_elements"] == max(curve["result"]["curve"]["memory_elements"])
+
+
+def test_a_curve_packs_as_it_is_told(iosim: Run) -> None:
+    asked = ["curve", "--heads", 4, "--kv-heads", 1, "--head-dim", 64, "--seq", 512, "--mask", "causal"]
+    apart, packed = (iosim(*asked, *flag, "--format", "json").json for flag in ([], ["--pack-gqa"]))
+    assert (apart["inputs"]["pack_gqa"], packed["inputs"]["pack_gqa"]) == (False, True)
+    assert apart["result"]["points"] != packed["result"]["points"]
