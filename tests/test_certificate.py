@@ -44,7 +44,7 @@ CALLS = [
     {"call": {"seq": "32x64", "mask": "gna:window=8x8,stride=4x4"}},
     {"call": {"phase": "decode", "seq": None, "seq_kv": 8192, "batch": 3}, "kernel": "split-kv"},
     {"call": {"phase": "backward"}, "kernel": "flash2-backward"},
-    {"call": {"head_dim": 192, "head_dim_v": 128, "dtype": "bf16", "kv_dtype": "fp8"}, "kernel": "triton"},
+    {"call": {"head_dim": 192, "head_dim_v": 128, "dtype": "bf16", "kv_dtype": "fp8"}, "kernel": "flashinfer"},
     {"kernel": "flash3", "boundary": "core"},
     {"kernel": "flash1", "device": None, "memory_elements": 200_000},
     {"options": Options(tile=parse_tile("64x32"), settings={"lse": True}, warm=True, lse_output=True)},

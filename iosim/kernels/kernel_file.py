@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from iosim.attention import Attention, dtype
 from iosim.catalog import Table, entries, find, key, read_toml
 from iosim.errors import UsageError, did_you_mean
 from iosim.kernels.algorithm import ALGORITHMS, Algorithm, Setting
+from iosim.kernels.head_sizes import ANY, OWN_TILE, HeadSizes, read_head_sizes, spelled
 from iosim.machine import Device
 from iosim.masks import Band, Tiling, parse_tile
 
@@ -28,6 +30,8 @@ class TileRule:
     """largest head size; 0: any"""
     head_dim_v: int = 0
     """largest value head size; 0: any"""
+    exact: bool = False
+    """these head sizes only: none below them; a head_dim_v that is not named is head_dim"""
     architectures: tuple[str, ...] = ()
     """device architectures; none named: any"""
     capabilities: tuple[str, ...] = ()
@@ -44,6 +48,8 @@ class TileRule:
     """packs the query heads of a group in prefill too"""
     unpacked: bool = False
     """packs no heads, not even in decode"""
+    absent: bool = False
+    """the kernel has no code for this"""
     assumed: bool = False
     """not from the kernel's own table"""
     note: str = ""
@@ -52,18 +58,25 @@ class TileRule:
     def matches(self, problem: Attention, device: Device | None) -> bool:
         """Whether this rule speaks of the problem on the device (none: any device)."""
         shape = problem.shape
-        fits = (not self.head_dim or shape.head_dim <= self.head_dim) and (
-            not self.head_dim_v or shape.head_dim_v <= self.head_dim_v
-        )
+        fits = self._fits_head(shape.head_dim, shape.head_dim_v)
         fits = fits and (not self.rows or problem.n_q * shape.group <= self.rows)
         fits = fits and (not self.queries or problem.n_q <= self.queries)
         fits = fits and (not self.bits or problem.types.bits("Q") <= self.bits)
         if not fits or (self.masks and mask_kind(problem) not in self.masks):
             return False
-        if device is None:
-            return True
+        return not self.absent if device is None else self.speaks_of(device)
+
+    def speaks_of(self, device: Device) -> bool:
+        """Whether this rule holds on the device for some problem."""
         return (not self.architectures or device.architecture in self.architectures) and (
             not self.capabilities or device.compute_capability in self.capabilities
+        )
+
+    def _fits_head(self, head_dim: int, head_dim_v: int) -> bool:
+        if self.exact:
+            return (head_dim, head_dim_v) == (self.head_dim, self.head_dim_v or self.head_dim)
+        return (not self.head_dim or head_dim <= self.head_dim) and (
+            not self.head_dim_v or head_dim_v <= self.head_dim_v
         )
 
 
@@ -91,6 +104,10 @@ class KernelFile:
     """element types of the queries that its code has; none named: any"""
     kv_types: tuple[str, ...] = ()
     """element types of keys and values, where they may differ from the queries'"""
+    heads: HeadSizes = ANY
+    """head sizes that its code is compiled for"""
+    fixed: tuple[str, ...] = ()
+    """settings that its code does not let a caller change"""
     instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """device architecture that the code does not run on -> kernels that do"""
     absent: str = ""
@@ -123,12 +140,14 @@ class KernelFile:
         """The tile that this kernel uses for a problem.
 
         Raises:
-            UsageError: the kernel has no tile for this head size or device.
+            UsageError: the kernel has no tile for this head size, mask or device.
         """
-        for rule in self.rules:
-            if rule.matches(problem, device):
-                return rule
-        what = f"{self.name} has no tile for head size {problem.shape.head_dim}"
+        self.heads.check(self.name, problem)
+        rule = next((rule for rule in self.rules if rule.matches(problem, device)), None)
+        if rule and not rule.absent:
+            return rule
+        what = f"{self.name} has no tile for head size {spelled(problem.shape.head_dim, problem.shape.head_dim_v)}"
+        what += f" and {mask_kind(problem)} masks" if rule and rule.masks else ""
         raise UsageError(what + (f" on {device.name}" if device else ""), "--kernel", self._remedy(device))
 
     def _remedy(self, device: Device | None) -> str:
@@ -137,8 +156,25 @@ class KernelFile:
         if device and all(rule.architectures for rule in self.rules) and device.architecture not in named:
             own = f", for example --device {self.device}" if self.device else ""
             return f"its tiles are for {', '.join(sorted(named))}{own}; or give one with --tile"
-        sizes = sorted({rule.head_dim for rule in self.rules if rule.head_dim})
-        return f"its head sizes are up to {sizes[-1] if sizes else 'none'}; give one with --tile"
+        speaking = [rule for rule in self.rules if device is None or rule.speaks_of(device)]
+        reached = takewhile(lambda rule: device is None or not rule.absent or rule.head_dim, speaking)
+        there = [rule for rule in reached if rule.head_dim and not rule.absent]
+        exact = sorted({(rule.head_dim, rule.head_dim_v or rule.head_dim) for rule in there if rule.exact})
+        known = [f"up to {max((rule.head_dim for rule in there if not rule.exact), default='none')}"]
+        return f"its head sizes are {' and '.join(known + [spelled(*size) for size in exact])}; {OWN_TILE}"
+
+    def check_fixed(self, given: Mapping[str, object], own: Mapping[str, Setting]) -> None:
+        """Refuses a typed setting that differs from what the code has.
+
+        Args:
+            own: settings of the file and of the tile in use.
+        Raises:
+            UsageError: names the value that it has.
+        """
+        for name in self.fixed:
+            if name in given and name in own and str(given[name]) != str(own[name]):
+                hint = f"it has {name}={own[name]}; {OWN_TILE}"
+                raise UsageError(f"{self.name} has no {name}={given[name]}", f"--set {name}", hint)
 
 
 def mask_kind(problem: Attention) -> str:
@@ -203,6 +239,8 @@ def _read(table: Table, stem: str) -> KernelFile:
         decode=table.text("decode", ""),
         types=_types(table, "types"),
         kv_types=_types(table, "kv_types"),
+        heads=read_head_sizes(table.table("heads")),
+        fixed=table.texts("fixed", default=()),
         instead=_instead(table.table("instead")),
         absent=table.text("absent", ""),
         device=table.text("device", ""),
@@ -226,8 +264,9 @@ def _instead(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:
+    absent, text = table.flag("absent"), table.text("tile", "1x1" if table.has("absent") else None)
     try:
-        tiling = parse_tile(table.text("tile"))
+        tiling = parse_tile(text)
     except UsageError as error:
         table.fault(error.faults[0].what, "tile", error.faults[0].hint)
         tiling = Tiling((1,), (1,))
@@ -236,6 +275,7 @@ def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:
         settings=_settings(table.table("settings"), algorithm),
         head_dim=table.integer("head_dim", 0),
         head_dim_v=table.integer("head_dim_v", 0),
+        exact=table.flag("exact"),
         architectures=table.texts("architectures", default=()),
         capabilities=table.texts("capabilities", default=()),
         masks=table.texts("masks", default=()),
@@ -244,6 +284,7 @@ def _read_rule(table: Table, algorithm: Algorithm) -> TileRule:
         bits=table.integer("bits", 0),
         packs=table.flag("packs"),
         unpacked=table.flag("unpacked"),
+        absent=absent,
         assumed=table.flag("assumed"),
         note=table.text("note", ""),
     )

@@ -9,6 +9,7 @@ from iosim.attention import Attention
 from iosim.errors import UsageError
 from iosim.kernels.algorithm import Call, Setting
 from iosim.kernels.fitting import cluster_notes, fitted
+from iosim.kernels.head_sizes import spelled
 from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
 from iosim.machine import Device
 from iosim.masks import Tiling
@@ -97,11 +98,14 @@ def prepare(
     packed = algorithm.packs and (_packs(file, rule or own, problem) if pack_gqa is None else pack_gqa)
     if packed:
         tiling = replace(tiling, group=problem.shape.group)
-    chosen = algorithm.settings(file.parameters, rule.settings if rule else _kept(own), settings)
+    its_own = {**file.parameters, **(rule.settings if rule else _kept(own))}
+    file.check_fixed(settings, its_own)
+    chosen = algorithm.settings(its_own, settings)
     call = Call(problem, tiling, chosen, *_cores(device))
     clusters = cluster_notes(file, call, device)
     call, notes = fitted(file, call, device if fit else None, rule, settings)
-    return Prepared(call, packed, (*notes, *clusters))
+    padded = _padded(file, problem) if rule else []
+    return Prepared(call, packed, (*notes, *padded, *clusters))
 
 
 def _cores(device: Device | None) -> tuple[int, tuple[tuple[str, int], ...], int]:
@@ -124,7 +128,7 @@ def _packs(file: KernelFile, rule: TileRule | None, problem: Attention) -> bool:
     """Whether a kernel packs query heads when nobody says: in decode unless, and in prefill where, its code does."""
     if problem.phase == "decode":
         return rule is None or not rule.unpacked
-    wanted = file.packs or (rule is not None and rule.packs)
+    wanted = rule.packs or (file.packs and not rule.unpacked) if rule else file.packs
     return wanted and all(heads % problem.shape.group == 0 for _, heads in problem.masks())
 
 
@@ -154,3 +158,10 @@ def _own_rule(file: KernelFile, problem: Attention, device: Device | None) -> Ti
 def _kept(own: TileRule | None) -> Mapping[str, Setting]:
     """Settings of the kernel's own tile that a typed tile keeps: how it works, not how much it holds."""
     return {name: value for name, value in own.settings.items() if name in KEPT} if own else {}
+
+
+def _padded(file: KernelFile, problem: Attention) -> list[str]:
+    """Says that the code runs a larger head size."""
+    size = file.heads.padding(problem)
+    given = spelled(problem.shape.head_dim, problem.shape.head_dim_v)
+    return [f"{file.name}: head size {given} runs padded to {size}, counted without the padding"] if size else []

@@ -20,7 +20,9 @@ def test_exact_means_equal_to_the_replay(kernel: str) -> None:
         analyze(asked, device, [kernel], Options(replay=ReplayOptions(closed_form=choice))).kernels[0].boundary("hbm")
         for choice in (False, True)
     )
-    unwritten = 98_304 * 4 if kernel == "gla" else 0  # blocks of scores above the diagonal, read though nobody wrote them
+    unwritten = (
+        98_304 * 4 if kernel == "gla" else 0
+    )  # blocks of scores above the diagonal, read though nobody wrote them
     assert replayed.traffic.read_bytes <= closed.traffic.read_bytes + unwritten
     assert not closed.exact or closed.traffic.read_bytes == replayed.traffic.read_bytes
     assert closed.exact == (kernel == "flash2")

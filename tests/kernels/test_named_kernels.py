@@ -36,7 +36,7 @@ OWN = {
     "flash-v100": "v100-sxm2-32gb",
     "fast-attention-volta": "v100-sxm2-32gb",
 }
-HEAD = {"based": 16, "prefix-linear": 16, "flashconv": 8}
+HEAD = {"based": 16, "prefix-linear": 16, "flashconv": 8, "flashmla": 576}
 
 DEVICES = ("a100-sxm-80gb", "h100-sxm5", "b200-sxm", "b300-sxm", "l40s", "rtx-pro-6000-blackwell", "ascend-910b2")
 
@@ -55,7 +55,8 @@ def test_a_kernels_own_tiles_fit_every_device_they_name(name: str) -> None:
                     except UsageError:
                         continue
                     own = f"{kernel.name}: {kernel.note}"
-                    notes = [note for note in make_schedule(asked, device, kernel).notes if note != own]
+                    told = make_schedule(asked, device, kernel).notes
+                    notes = [note for note in told if note != own and "padded" not in note]
                     assert rule.assumed or rule.note or not notes, (device.key, d, phase, mask, notes)
 
 
@@ -82,7 +83,8 @@ def test_every_kernel_counts_one_problem_within_a_millisecond(name: str) -> None
     phase = "decode" if kernel.algorithm.name == "split-kv" else kernel.algorithm.phases[0]
     mask = ONLY.get(kernel.algorithm.name, ("causal",))[0]
     n_q, d = 1 if phase == "decode" else 8192, HEAD.get(name, 64)
-    asked = problem(n_q, 8192, d, mask=mask, heads=8, kv_heads=8, phase=phase)
+    latent = kernel.heads.latent
+    asked = problem(n_q, 8192, d, 512 if latent else d, mask, 8, 8, phase=phase, latent=latent)
     times = []
     for _ in range(9):
         start = time.perf_counter()

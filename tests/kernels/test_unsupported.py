@@ -67,6 +67,80 @@ def test_a_head_size_beyond_the_table_needs_a_tile(kernel: str, phase: str) -> N
     assert make_schedule(typed("bf16", d=512, phase=phase), None, kernel, tile(32, 32)).traffic.total_bytes > 0
 
 
+@pytest.mark.parametrize(
+    ("kernel", "d", "d_v", "dtype", "hint"),
+    [
+        ("flash2", 37, 37, "bf16", "multiples of 8;"),
+        ("flash2", 64, 60, "bf16", "multiples of 8;"),
+        ("flash3", 72, 72, "fp8", "multiples of 16;"),
+        ("flash4", 100, 100, "fp16", "multiples of 8;"),
+        ("triton", 96, 96, "bf16", "16, 32, 64, 128, 256;"),
+        ("flashinfer", 80, 80, "bf16", "64, 128, 192/128, 192, 256;"),
+        ("flash-v100", 48, 48, "fp16", "16, 32, 64, 128, 256;"),
+        ("flex", 8, 8, "bf16", "start at 16;"),
+        ("flash2", 384, 384, "bf16", "up to 256;"),
+    ],
+)
+def test_a_head_size_that_the_code_does_not_have(kernel: str, d: int, d_v: int, dtype: str, hint: str) -> None:
+    base = problem(512, 512, d, d_v)
+    asked = Attention(base.shape, base.mask, Types.of(dtype))
+    device = iosim.device("v100-sxm2-32gb") if kernel == "flash-v100" else H100
+    with pytest.raises(UsageError, match=f"{kernel} has no tile for head size {d}") as caught:
+        make_schedule(asked, device, kernel)
+    assert hint in caught.value.faults[0].hint
+    assert make_schedule(asked, device, kernel, tile(16, 16)).traffic.total_bytes > 0
+
+
+def test_a_head_size_between_two_is_padded_and_says_so() -> None:
+    for d, d_v, size in ((72, 72, "96"), (192, 128, "192"), (16, 16, "32")):
+        (note,) = make_schedule(problem(512, 512, d, d_v), H100, "flash2").notes
+        assert f"runs padded to {size}, counted without the padding" in note
+    assert make_schedule(problem(512, 512, 128), H100, "flash2").notes == ()
+    assert make_schedule(problem(512, 512, 192, 128), H100, "flash3").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("d", "d_v", "mask"), [(160, 160, "full"), (192, 192, "causal"), (256, 256, "local"), (144, 128, "full")]
+)
+def test_blackwell_has_three_head_sizes_above_96(d: int, d_v: int, mask: str) -> None:
+    """flash_attn/cute: up to 128, or 192/128, or 256 alone and without windows, on compute capability 10."""
+    asked = problem(1024, 1024, d, d_v, {"local": "window:64"}.get(mask, mask))
+    with pytest.raises(UsageError, match=f"no tile for head size {d}") as caught:
+        make_schedule(asked, iosim.device("b200-sxm"), "flash4")
+    assert "up to 128 and 192/128 and 256;" in caught.value.faults[0].hint
+    assert make_schedule(asked, H100, "flash4").traffic.total_bytes > 0
+
+
+def test_256_on_blackwell_does_not_pack() -> None:
+    asked = problem(1024, 1024, 256, heads=8, kv_heads=2)
+    assert make_schedule(asked, iosim.device("b200-sxm"), "flash4").tiling.group == 1
+    assert make_schedule(asked, H100, "flash4").tiling.group == 4
+
+
+@pytest.mark.parametrize(("d", "d_v"), [(128, 128), (64, 64), (576, 512)])
+def test_flashmla_has_latents_only(d: int, d_v: int) -> None:
+    asked = problem(1, 1024, d, d_v, heads=8, kv_heads=2, phase="decode")
+    with pytest.raises(UsageError, match="V as a slice of K") as caught:
+        make_schedule(asked, H100, "flashmla")
+    assert "576/512" in caught.value.faults[0].hint
+
+
+def test_flashmla_has_one_page_size() -> None:
+    asked = problem(1, 1024, 576, 512, heads=16, kv_heads=1, phase="decode", latent=True)
+    with pytest.raises(UsageError, match="flashmla has no page_size=16") as caught:
+        make_schedule(asked, H100, "flashmla", settings={"page_size": 16})
+    assert "page_size=64" in caught.value.faults[0].hint
+    assert make_schedule(asked, H100, "flashmla", settings={"page_size": "64"}).parameters["page_size"] == 64
+    assert make_schedule(asked, H100, "flashmla", tile(64, 32), {"page_size": 16}).parameters["page_size"] == 16
+
+
+def test_a_kernel_file_with_a_head_size_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('algorithm = "flash2"\n[heads]\nsizes = ["64/"]\n[[tiles]]\ntile = "64x64"\n')
+    with pytest.raises(FileError, match="no head size"):
+        load_kernel(str(path))
+
+
 def test_the_usual_kernels_leave_out_what_cannot_be() -> None:
     report = iosim.analyze(typed("fp8"), H100)
     assert [kernel.name for kernel in report.kernels] == ["unfused", "flash1", "flash3"]
