@@ -41,15 +41,31 @@ def asked_device(name: str) -> Device | None:
 
 def own_device(options: dict[str, Any]) -> str:
     """`--device` as typed; else the device that all the named kernels are written for; else the default."""
-    import click
-    from click.core import ParameterSource
-
     given: str = options["device"]
     names = asked_kernels(options["kernel"])
-    if not names or click.get_current_context().get_parameter_source("device") is not ParameterSource.DEFAULT:
+    if not names or _typed("device"):
         return given
     homes = {load_kernel(name).device for name in names}
     return (homes.pop() if len(homes) == 1 else "") or given
+
+
+def own_dtype(options: dict[str, Any]) -> str:
+    """`--dtype` as typed; else the one type of all the named kernels where none computes in the default; else that."""
+    given: str = options["dtype"]
+    names = asked_kernels(options["kernel"])
+    if not names or _typed("dtype"):
+        return given
+    types = {load_kernel(name).types for name in names}
+    (first, *others) = types.pop() or (given,)
+    return given if types or others else first
+
+
+def _typed(name: str) -> bool:
+    """Whether an option is on the command line."""
+    import click
+    from click.core import ParameterSource
+
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def asked_kernels(text: str | None) -> list[str] | None:

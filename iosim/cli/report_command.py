@@ -50,13 +50,21 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from dataclasses import replace
 
     from iosim.analysis import analyze, usual_kernels
-    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
+    from iosim.cli.asking import (
+        asked_device,
+        asked_kernels,
+        asked_options,
+        asked_problem,
+        option_inputs,
+        own_device,
+        own_dtype,
+    )
     from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
 
+    options |= {"dtype": own_dtype(options), "device": own_device(options)}
     asked = asked_problem(options)
-    options["device"] = own_device(options)
     device = asked_device(options["device"])
     link = asked_link(options)
     named = asked_kernels(options["kernel"])

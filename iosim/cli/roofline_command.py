@@ -36,7 +36,15 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim roofline --phase decode --seq-kv 32768 --batch 8 --format csv
     """
     from iosim.analysis import analyze, usual_kernels
-    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
+    from iosim.cli.asking import (
+        asked_device,
+        asked_kernels,
+        asked_options,
+        asked_problem,
+        option_inputs,
+        own_device,
+        own_dtype,
+    )
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
@@ -44,8 +52,8 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of
 
+    options |= {"dtype": own_dtype(options), "device": own_device(options)}
     asked = asked_problem(options)
-    options["device"] = own_device(options)
     device = asked_device(options["device"])
     if device is None:
         raise UsageError("a roofline needs a device", "--device", "`iosim hardware list` shows them")

@@ -35,13 +35,21 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim simulate --kernel unfused --set passes=3 --device none --format json
     """
     from iosim.analysis import analyze
-    from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
+    from iosim.cli.asking import (
+        asked_device,
+        asked_kernels,
+        asked_options,
+        asked_problem,
+        option_inputs,
+        own_device,
+        own_dtype,
+    )
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
 
+    options |= {"dtype": own_dtype(options), "device": own_device(options)}
     asked = asked_problem(options)
-    options["device"] = own_device(options)
     device = asked_device(options["device"])
     kernels = asked_kernels(options["kernel"]) or ["split-kv" if asked.problem.phase == "decode" else "flash2"]
     if len(kernels) > 1:

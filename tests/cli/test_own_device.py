@@ -28,6 +28,23 @@ def test_the_device_is_the_kernels_own(iosim: Run, command: str, kernel: str, de
     assert answer["provenance"]["device_sha256"] == load_device(device).sha256
 
 
+@pytest.mark.parametrize(
+    ("kernel", "typed", "dtype"),
+    [("flash-v100", (), "fp16"), ("flash-v100", ("--dtype", "fp16"), "fp16"), ("flash2", (), "bf16"),
+     ("flash2,unfused", (), "bf16")],
+)  # fmt: skip
+def test_the_type_is_the_kernels_own(iosim: Run, kernel: str, typed: tuple[str, ...], dtype: str) -> None:
+    done = iosim("report", "--kernel", kernel, "--seq", "256", *typed, "--format", "json")
+    assert done.code == 0, done.err
+    assert done.json["inputs"]["dtype"] == dtype
+
+
+def test_a_typed_type_stays(iosim: Run) -> None:
+    done = iosim("simulate", "--kernel", "flash-v100", "--seq", "256", "--dtype", "bf16")
+    assert done.code == 2
+    assert "flash-v100 does not compute in bf16" in done.err
+
+
 def test_a_typed_device_stays(iosim: Run) -> None:
     done = iosim("report", "--kernel", "flash-v100", "--seq", "256", "--device", "h100-sxm5")
     assert done.code == 2
@@ -36,7 +53,7 @@ def test_a_typed_device_stays(iosim: Run) -> None:
 
 
 def test_kernels_of_two_machines_run_on_the_default(iosim: Run) -> None:
-    done = iosim("report", "--kernel", "flash-v100,cpu-flash", "--seq", "256")
+    done = iosim("report", "--kernel", "flash-v100,cpu-flash", "--seq", "256", "--dtype", "fp16")
     assert done.code == 2
     assert "H100" in done.err
 

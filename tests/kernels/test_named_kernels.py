@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from oracles.random_calls import of_kernel
 from test_counts import problem, tile
 from test_programs import check
 
@@ -49,7 +50,9 @@ def test_a_kernels_own_tiles_fit_every_device_they_name(name: str) -> None:
         for d, d_v in ((64, 64), (96, 96), (128, 128), (192, 128), (256, 256)):
             for phase in kernel.algorithm.phases:
                 for mask in ONLY.get(kernel.algorithm.name, ("full", "causal")):
-                    asked = problem(1 if phase == "decode" else 512, 512, d, d_v, mask, 8, 2, phase=phase)
+                    asked = of_kernel(
+                        problem(1 if phase == "decode" else 512, 512, d, d_v, mask, 8, 2, phase=phase), name
+                    )
                     try:
                         rule = kernel.rule(asked, device)
                     except UsageError:
@@ -84,7 +87,7 @@ def test_every_kernel_counts_one_problem_within_a_millisecond(name: str) -> None
     mask = ONLY.get(kernel.algorithm.name, ("causal",))[0]
     n_q, d = 1 if phase == "decode" else 8192, HEAD.get(name, 64)
     latent = kernel.heads.latent
-    asked = problem(n_q, 8192, d, 512 if latent else d, mask, 8, 8, phase=phase, latent=latent)
+    asked = of_kernel(problem(n_q, 8192, d, 512 if latent else d, mask, 8, 8, phase=phase, latent=latent), name)
     times = []
     for _ in range(9):
         start = time.perf_counter()
@@ -100,7 +103,7 @@ def test_every_kernel_touches_what_it_counts(name: str) -> None:
     for phase in kernel.algorithm.phases:
         mask = ONLY.get(kernel.algorithm.name, ("causal",))[0]
         n = 1030 if name == "prefix-linear" else 40
-        asked = problem(3 if phase == "decode" else n, n, 16, 16, mask, 4, 2, 2, phase)
+        asked = of_kernel(problem(3 if phase == "decode" else n, n, 16, 16, mask, 4, 2, 2, phase), name)
         check(make_schedule(asked, None, kernel, None if name == "fixed-state" else tile(16, 16)))
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import loop_counters, numpy_shared
+from oracles.random_calls import of_kernel
 from test_counts import calls, make, problem, tile
 from test_numpy_kernels import Case, check_rows, seeds
 from test_variants import compare, times
@@ -76,7 +77,7 @@ def test_the_working_set_holds_what_the_kernel_keeps(call: dict[str, Any]) -> No
 )  # fmt: skip
 def test_released_tiles_fill_96_kib(d: int, extents: str, padding: int, shared: int) -> None:
     """Sums of the released struct's arrays: 2026's tiles, and the older ones whose rows are padded by 8 elements."""
-    asked, device = problem(4096, 4096, d, heads=8), load_device(V100)
+    asked, device = of_kernel(problem(4096, 4096, d, heads=8), "flash-v100"), load_device(V100)
     rows, cols = map(int, extents.split("x"))
     chosen = tile(rows, cols) if padding else None
     schedule = make_schedule(asked, device, "flash-v100", chosen, {"padding": padding})
@@ -86,7 +87,7 @@ def test_released_tiles_fill_96_kib(d: int, extents: str, padding: int, shared: 
 
 
 def test_a_tile_too_large_is_refused_with_one_that_fits() -> None:
-    asked, device = problem(4096, 4096, 128), load_device(V100)
+    asked, device = of_kernel(problem(4096, 4096, 128), "flash-v100"), load_device(V100)
     with pytest.raises(UsageError, match=r"176.5 KiB of 96 KiB shared memory") as refused:
         make_schedule(asked, device, "flash-v100", tile(64, 256))
     assert refused.value.faults[0].hint == "the largest that fits is 48x128"

@@ -30,6 +30,16 @@ def typed(q: str, kv: str | None = None, d: int = 128, phase: str = "prefill") -
         ("flash2-decode", "bf16", "fp8", "decode"),
         ("flash3-decode", "bf16", "fp8", "decode"),
         ("trtllm-decode", "bf16", "fp16", "decode"),
+        ("flash-v100", "bf16", None, "prefill"),
+        ("flash-v100", "int4", None, "prefill"),
+        ("fast-attention-volta", "fp8", None, "prefill"),
+        ("fast-attention", "fp8", None, "prefill"),
+        ("fusemax", "fp32", None, "prefill"),
+        ("lightning2", "fp8", None, "prefill"),
+        ("gla", "int8", None, "prefill"),
+        ("delta-rule", "fp32", None, "prefill"),
+        ("flash1", "fp8", None, "prefill"),
+        ("flashmla", "bf16", "fp8", "decode"),
     ],
 )
 def test_a_type_that_the_code_does_not_have(kernel: str, q: str, kv: str | None, phase: str) -> None:
@@ -49,6 +59,15 @@ def test_a_type_that_the_code_does_not_have(kernel: str, q: str, kv: str | None,
 )
 def test_a_type_that_it_has(kernel: str, q: str, kv: str | None, phase: str) -> None:
     assert make_schedule(typed(q, kv, phase=phase), H100, kernel).traffic.total_bytes > 0
+
+
+#: textbook schedules, and those of papers without code of their own: any type
+UNTYPED = {"agent", "backward-q-outer", "fixed-state", "recompute-dv", "split-kv", "square-tiling", "unfused",
+           "unfused-backward"}  # fmt: skip
+
+
+def test_all_but_textbook_schedules_name_their_types() -> None:
+    assert {name for name in kernel_names() if not load_kernel(name).types} == UNTYPED
 
 
 def test_every_type_of_every_kernel_is_one_that_it_accepts() -> None:
@@ -143,7 +162,7 @@ def test_a_kernel_file_with_a_head_size_that_is_none(tmp_path: Path) -> None:
 
 def test_the_usual_kernels_leave_out_what_cannot_be() -> None:
     report = iosim.analyze(typed("fp8"), H100)
-    assert [kernel.name for kernel in report.kernels] == ["unfused", "flash1", "flash3"]
+    assert [kernel.name for kernel in report.kernels] == ["unfused", "flash3"]
     assert "flash2 does not compute in fp8: left out" in report.assumptions
     with pytest.raises(UsageError, match="flash2 does not compute in fp8"):
         iosim.analyze(typed("fp8"), H100, kernels=["flash2"])

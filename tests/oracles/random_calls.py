@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from oracles import loop_counters
 
-from iosim.attention import Attention, Shape
-from iosim.kernels import make_schedule
+from iosim.attention import Attention, Shape, Types
+from iosim.kernels import load_kernel, make_schedule
 from iosim.masks import Grid, Tiling, bind
 from iosim.schedule import Schedule
 from iosim.trace.concurrency import Concurrency
@@ -77,7 +79,13 @@ def make(call: dict, kernel: str, pack: bool | None = None, phase: str = "prefil
         call["n_q"], call["n_kv"], call["d"], call["d_v"], call["mask"], call["group"] * call["kv_heads"],
         call["kv_heads"], call["batch"], phase,
     )  # fmt: skip
-    return make_schedule(asked, None, kernel, tile(call["rows"], call["cols"]), settings, pack)
+    return make_schedule(of_kernel(asked, kernel), None, kernel, tile(call["rows"], call["cols"]), settings, pack)
+
+
+def of_kernel(asked: Attention, kernel: str) -> Attention:
+    """The problem in a type that the kernel has."""
+    types = load_kernel(kernel).types
+    return asked if not types or "bf16" in types else replace(asked, types=Types.of(types[0]))
 
 
 def per_tensor(schedule: Schedule) -> dict[str, tuple[int, int]]:
