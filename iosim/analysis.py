@@ -13,6 +13,7 @@ from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
 from iosim.floors.linear import own_floor_bytes
 from iosim.kernels import KernelFile, load_kernel, make_schedule
+from iosim.kernels.scheduling import packing_of
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
 from iosim.schedule import OTHER_FUNCTIONS, Moved, Schedule, Traffic
@@ -62,7 +63,15 @@ def analyze(
     floors = _floors(problem, asked, options)
     files = [load_kernel(name) for name in names]
     settings = _settings_by_kernel(files, options.settings or {})
-    reports = tuple(_kernel_report(problem, asked, file, settings[file.name], options, floor, floors) for file in files)
+    packing = {file.name: packing_of(file, files, options.pack_gqa) for file in files}
+    reports = tuple(
+        _kernel_report(
+            problem, asked, file, settings[file.name], replace(options, pack_gqa=packing[file.name]), floor, floors
+        )
+        for file in files
+    )
+    left = [name for name, pack in packing.items() if pack != options.pack_gqa]
+    left_out += (f"{', '.join(left)}: cannot pack query heads into a tile, and did not",) if left else ()
     notes = (*_assumptions(problem, device, options, reports, floors), *left_out)
     return Report(problem, device, reports, floor, options, notes)
 

@@ -92,9 +92,10 @@ def _launch_by_launch(name: str, way: Way, device: Device, options: Options) -> 
     file = load_kernel(name)
     known = {parameter.name for parameter in file.algorithm.parameters}
     settings = {key: value for key, value in (options.settings or {}).items() if key in known}
+    pack_gqa = options.pack_gqa if file.algorithm.packs else None
     times: list[Expected] = []
     for part in way.share.launches:
-        schedule = make_schedule(part, device, file, options.tile, settings, options.pack_gqa)
+        schedule = make_schedule(part, device, file, options.tile, settings, pack_gqa)
         time = expectation(schedule, device, options.warm)[0]
         if time is None:
             return None

@@ -12,6 +12,7 @@ from iosim.errors import AbsentError, UsageError
 from iosim.floors import demand_of
 from iosim.floors.curve import FloorCurve, floor_curve, log_sizes
 from iosim.kernels import load_kernel, make_schedule
+from iosim.kernels.scheduling import packing_of
 from iosim.machine import Device
 
 POINTS = 200
@@ -32,12 +33,13 @@ def curve_of(
     demand = demand_of(problem, options["lse_output"], held)
     places = places_of(device, options["boundary"], demand.width) if device else []
     names = asked_kernels(options["kernel"])
-    schedules = []
-    for name in names or DRAWN.get(problem.phase) or DEFAULT_KERNELS.get(problem.phase, ()):
+    schedules, drawn = [], names or DRAWN.get(problem.phase) or DEFAULT_KERNELS.get(problem.phase, ())
+    for name in drawn:
         chosen = asked_options(options, [name])
         try:
             settings = _own_settings(chosen.settings or {}, name, names or [name])
-            schedule = make_schedule(problem, device, name, chosen.tile, settings, chosen.pack_gqa)
+            pack_gqa = packing_of(load_kernel(name), map(load_kernel, drawn), chosen.pack_gqa)
+            schedule = make_schedule(problem, device, name, chosen.tile, settings, pack_gqa)
         except UsageError:
             if names:  # a default that cannot be drawn is left out
                 raise

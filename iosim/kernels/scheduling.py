@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from iosim.attention import Attention
@@ -11,6 +11,7 @@ from iosim.kernels.algorithm import Call, Setting
 from iosim.kernels.fitting import cluster_notes, fitted
 from iosim.kernels.head_sizes import spelled
 from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
+from iosim.kernels.key_values import check_scales
 from iosim.machine import Device
 from iosim.masks import Tiling
 from iosim.schedule import Schedule
@@ -34,7 +35,7 @@ def make_schedule(
         settings: overrides parameters, as --set does.
         pack_gqa: pack the query heads of a group into a tile's rows; None: in decode only.
     Raises:
-        UsageError: a phase, head size, element type, tile or parameter that the kernel does not have.
+        UsageError: a phase, head size, element type, tile, packing or parameter that the kernel does not have.
     """
     file = load_kernel(kernel) if isinstance(kernel, str) else kernel
     made, algorithm = prepare(problem, device, file, tile, settings or {}, pack_gqa), file.algorithm
@@ -95,6 +96,9 @@ def prepare(
     own = None if rule else _own_rule(file, problem, device)
     tiling = tile or (rule.tiling if rule else None)
     assert tiling is not None
+    if pack_gqa and not algorithm.packs:
+        hint = "the tiles of flash2, flash3, flash4 and split-kv can"
+        raise UsageError(f"{file.name} does not pack query heads into a tile", "--pack-gqa", hint)
     packed = algorithm.packs and (_packs(file, rule or own, problem) if pack_gqa is None else pack_gqa)
     if packed:
         tiling = replace(tiling, group=problem.shape.group)
@@ -102,10 +106,17 @@ def prepare(
     file.check_fixed(settings, its_own)
     chosen = algorithm.settings(its_own, settings)
     call = Call(problem, tiling, chosen, *_cores(device))
+    check_scales(call, settings)
     clusters = cluster_notes(file, call, device)
     call, notes = fitted(file, call, device if fit else None, rule, settings)
     padded = _padded(file, problem) if rule else []
     return Prepared(call, packed, (*notes, *padded, *clusters))
+
+
+def packing_of(file: KernelFile, files: Iterable[KernelFile], pack_gqa: bool | None) -> bool | None:
+    """What `pack_gqa` says to one of several kernels: packing is for those that can, and refused if none can."""
+    left_to_others = pack_gqa and not file.algorithm.packs and any(other.algorithm.packs for other in files)
+    return None if left_to_others else pack_gqa
 
 
 def _cores(device: Device | None) -> tuple[int, tuple[tuple[str, int], ...], int]:

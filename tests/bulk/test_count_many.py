@@ -25,7 +25,8 @@ from iosim.masks.sums import clamped_floor_sum, floor_sum
 #: settings to try, beside the defaults
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "flash1": [{"init": False}],
-    "flash2": [{"page_size": 16}, {"scale_group": 32, "lse": False}],
+    "flash2": [{"page_size": 16}, {"lse": False}],
+    "split-kv": [{"scale_group": 32, "lse": False}],
     "flash2-backward": [{"deterministic": True}],
     "flash4": [{"software_exp": 10}],
     "flash-conv": [{"resident": True, "radix": 16}, {"states": 3, "radix": 32}],
@@ -121,6 +122,8 @@ def compare(kernel: str, phase: str, seed: int, rows: int, tiles: bool, chosen: 
     columns = table(draw, load_kernel(kernel).algorithm.name, phase, rows, tiles)
     if "page_size" in chosen and tiles:
         columns["tile_cols"] = [16 * draw.randint(1, 9) for _ in range(rows)]
+    if "scale_group" in chosen:  # of quantised keys and values
+        columns["kv_dtype"] = [draw.choice(["fp8", "int4"]) for _ in range(rows)]
     if chosen.get("deterministic"):  # an accumulator per core
         device, columns["tile_cols"] = iosim.device("h100-sxm5"), [16] * rows
     counts = count_many(kernel, columns, phase=phase, settings=chosen, device=device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,7 +79,7 @@ def test_every_rule_stays_between_one_and_the_tiles(rule: str, items: int, tiles
 
 @given(
     st.integers(1, 70), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 8), st.booleans(),
-    st.integers(0, 5), st.integers(1, 5), st.integers(1, 5), st.sampled_from(["flash2", "split-kv"]),
+    st.integers(0, 5), st.integers(1, 5), st.integers(1, 5), st.sampled_from(["flashinfer", "split-kv"]),
 )  # fmt: skip
 def test_pages_and_scales_equal_loops(
     n_kv: int, rows: int, unit: int, pages_per_tile: int, n_q: int, wide: bool, group: int, d: int, d_v: int,
@@ -86,7 +88,7 @@ def test_pages_and_scales_equal_loops(
     """Block-table words per page that a tile touches, scales per group of elements."""
     n_q = min(n_q, n_kv)
     cols, page = (unit, unit * pages_per_tile) if wide else (unit * pages_per_tile, unit)
-    asked = problem(n_q, n_kv, d, d_v, "causal", phase="decode")
+    asked = replace(problem(n_q, n_kv, d, d_v, "causal", phase="decode"), types=Types.of("bf16", "fp8"))
     chosen = {"page_size": page} | ({"scale_group": group} if group else {})
     schedule = make_schedule(asked, None, kernel, tile(rows, cols), chosen)
     allowed = loop_counters.mask_matrix(n_q, n_kv, "causal")
@@ -121,6 +123,21 @@ def test_an_int4_cache_with_scales_in_bytes() -> None:
     moved = {m.tensor: m.read_bytes for m in schedule.traffic.moved}
     assert moved["K"] + moved["K_scale"] == 4096 * 68
     assert moved["V"] + moved["V_scale"] == 4096 * 68
+
+
+@pytest.mark.parametrize(
+    ("kernel", "chosen", "what"),
+    [
+        ("split-kv", {"scale_bits": "8"}, "no scales to have so many bits"),
+        ("split-kv", {"scale_group": 64}, "bf16 keys and values have no scales"),
+        ("flash2", {"scale_group": "100000"}, "bf16 keys and values have no scales"),
+    ],
+)
+def test_scales_belong_to_quantised_values(kernel: str, chosen: dict[str, object], what: str) -> None:
+    asked = problem(1, 4096, 128, phase="decode")
+    with pytest.raises(UsageError, match=what) as caught:
+        make_schedule(asked, None, kernel, tile(64, 128), chosen)
+    assert caught.value.faults[0].hint
 
 
 def test_too_many_splits_are_refused() -> None:

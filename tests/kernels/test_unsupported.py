@@ -173,6 +173,29 @@ def test_no_usual_kernel_is_an_error() -> None:
         iosim.analyze(typed("bf16", d=512, phase="backward"), H100)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "phase"),
+    [("flash1", "prefill"), ("unfused", "prefill"), ("lightning2", "prefill"), ("flash2-backward", "backward")],
+)
+def test_packing_that_a_kernel_cannot_do(kernel: str, phase: str) -> None:
+    asked = problem(512, 512, 64, heads=8, kv_heads=2, phase=phase)
+    with pytest.raises(UsageError, match=f"{kernel} does not pack query heads") as caught:
+        make_schedule(asked, None, kernel, tile(16, 16), pack_gqa=True)
+    assert "flash2" in caught.value.faults[0].hint
+    with pytest.raises(UsageError, match="does not pack"):
+        iosim.analyze(asked, H100, kernels=[kernel], pack_gqa=True)
+    assert make_schedule(asked, None, kernel, tile(16, 16), pack_gqa=False).tiling.group == 1
+
+
+def test_of_several_kernels_those_pack_that_can() -> None:
+    asked = problem(512, 512, 64, heads=8, kv_heads=2)
+    report = iosim.analyze(asked, H100, kernels=["flash1", "flash2", "unfused"], pack_gqa=True)
+    assert [kernel.schedule.tiling.group for kernel in report.kernels] == [1, 4, 1]
+    assert "flash1, unfused: cannot pack query heads into a tile, and did not" in report.assumptions
+    with pytest.raises(UsageError, match="flash1 does not pack"):
+        iosim.analyze(asked, H100, kernels=["flash1", "unfused"], pack_gqa=True)
+
+
 def test_a_kernel_file_with_an_unknown_type(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('algorithm = "flash2"\ntypes = ["bf17"]\n[[tiles]]\ntile = "64x64"\n')
