@@ -30,7 +30,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "flash2-backward": [{"deterministic": True}],
     "flash4": [{"software_exp": 10}],
     "flash-conv": [{"resident": True, "radix": 16}, {"states": 3, "radix": 32}],
-    "flash-bias": [{"bias": "low-rank", "rank": 8}],
+    "flash-bias": [{"bias": "low-rank", "rank": 8}, {"shared": "batch"}],
     "lightning2": [{"features": "taylor", "gate": "vector", "value_block": 16, "normalise": True}],
     "chunk-states": [
         {"gate": "scalar", "value_block": 24, "features": "hedgehog", "scores": "none", "pass_states": False},

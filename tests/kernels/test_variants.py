@@ -36,15 +36,54 @@ def same_work(schedule: Schedule, loops: loop_counters.Counters, copies: int) ->
     assert (work.tile_pairs, work.flop_executed, work.exp) == tuple(count * copies for count in counted)
 
 
-@given(calls(), st.sampled_from(["none", "dense", "low-rank", "alibi", "softcap"]), st.integers(1, 4), st.booleans())
-def test_bias_equals_loops(call: dict[str, Any], bias: str, rank: int, pack: bool) -> None:
-    chosen: dict[str, object] = {"bias": bias} | ({"rank": rank} if bias == "low-rank" else {})
+@given(
+    calls(), st.sampled_from(["none", "dense", "low-rank", "alibi", "softcap"]), st.integers(1, 4), st.booleans(),
+    st.sampled_from(["none", "heads", "batch", "all"]),
+)  # fmt: skip
+def test_bias_equals_loops(call: dict[str, Any], bias: str, rank: int, pack: bool, shared: str) -> None:
+    group = call["group"] if pack else 1
+    together = shared in ("heads", "all")
+    call["rows"] *= group if together else 1
+    chosen: dict[str, object] = {"bias": bias, "shared": shared} | ({"rank": rank} if bias == "low-rank" else {})
     schedule = make(call, "flash-bias", pack, **chosen)
-    rows = np.repeat(call["allowed"], call["group"] if pack else 1, axis=0)
-    loops = loop_counters.biased(rows, call["d"], call["d_v"], call["rows"], call["cols"], bias, rank)
+    rows = np.repeat(call["allowed"], group, axis=0)
+    sizes = (call["d"], call["d_v"], call["rows"], call["cols"])
+    loops = loop_counters.biased(rows, *sizes, bias, rank, group, together)
     compare(schedule, loops, times(call, pack))
     assert schedule.work.flop_executed == loops.executed * times(call, pack)
     assert schedule.work.flop == loops.flop * times(call, pack)
+
+
+@pytest.mark.parametrize(("shared", "biases"), [("none", 6), ("heads", 2), ("batch", 3), ("all", 1)])
+@pytest.mark.parametrize(("bias", "pack"), [("dense", False), ("low-rank", False), ("dense", True), ("low-rank", True)])
+def test_biases_are_as_many_tensors_as_differ(shared: str, biases: int, bias: str, pack: bool) -> None:
+    """Distinct elements touched: of two sequences with three heads each, every one has its own bias unless shared."""
+    n, m, rank = 7, 11, 2
+    chosen: dict[str, object] = {"bias": bias, "shared": shared} | ({"rank": rank} if bias == "low-rank" else {})
+    asked = problem(n, m, 4, heads=3, kv_heads=1, batch=2)
+    schedule = make_schedule(asked, None, "flash-bias", tile(6, 4), chosen, pack)
+    program = schedule.launches[0].program
+    assert program is not None
+    touched = [t for item in range(program.items) for step in program.steps(item) for t in step if t.tensor[0] == "B"]
+    rows = {(t.tensor, t.head, row) for t in touched for row in range(t.row, t.row + t.rows)}
+    assert len(rows) == biases * (n * m if bias == "dense" else n + m)
+
+
+def test_packed_heads_bring_their_own_factors() -> None:
+    """Eight heads, one tile of all their rows: as many factor columns as without packing; one head's if shared."""
+    asked, chosen = problem(16, 256, 64, heads=8, kv_heads=1), {"bias": "low-rank", "rank": 4}
+
+    def read(pack: bool, **more: object) -> int:
+        return per_tensor(make_schedule(asked, None, "flash-bias", tile(128, 64), chosen | more, pack))["B_k"][0]
+
+    assert read(True) == read(False) == 8 * 256 * 4
+    assert (read(True, shared="heads"), read(False, shared="heads")) == (256 * 4, 8 * 256 * 4)
+
+
+def test_a_tile_that_cuts_a_group_which_shares_a_bias() -> None:
+    asked = problem(64, 64, 8, heads=3, kv_heads=1)
+    with pytest.raises(UsageError, match="cut a group of 3"):
+        make_schedule(asked, None, "flash-bias", tile(16, 16), {"shared": "heads"}, True)
 
 
 def test_a_rank_and_its_bias_belong_together() -> None:

@@ -230,18 +230,27 @@ def backward(
     return c
 
 
-def biased(allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int, bias: str, rank: int) -> Counters:
-    """FlashAttention-2 that also loads a tile of the bias, or rows of its two factors."""
+def biased(
+    allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int, bias: str, rank: int, group: int = 1,
+    shared: bool = False,
+) -> Counters:  # fmt: skip
+    """FlashAttention-2 that also loads a tile of the bias, or rows of its two factors.
+
+    Args:
+        group: row r of `allowed` belongs to head r % group.
+        shared: the heads share the bias.
+    """
     c = flash2(allowed, d, d_v, rows, cols, True)
     for i in tiles(allowed.shape[0], rows):
         visited = [j for j in tiles(allowed.shape[1], cols) if allowed[i, j].any()]
+        own = [(r // group, 0 if shared else r % group) for r in range(i.start, i.stop)]
         if visited and bias == "low-rank":
-            c.load("B_q", length(i) * rank)
+            c.load("B_q", len(set(own)) * rank)
         for j in visited:
             if bias == "dense":
-                c.load("B", length(i) * length(j))
+                c.load("B", len(set(own)) * length(j))
             if bias == "low-rank":
-                c.load("B_k", length(j) * rank)
+                c.load("B_k", len({head for _, head in own}) * length(j) * rank)
                 c.flop += 2 * rank * int(allowed[i, j].sum())
                 c.executed += 2 * rank * length(i) * length(j)
     return c
