@@ -123,16 +123,21 @@ def boundaries_of(device: Device) -> tuple[str, ...]:
     return tuple(name for name in ("core", "l2", "hbm") if name == "core" or device.has_level(name))
 
 
-def device_memory(device: Device, boundary: str) -> Memory:
+def device_memory(device: Device, boundary: str, together: int = 1) -> Memory:
     """The near side of a device's boundary, for floors.
 
+    Args:
+        together: cores that compute out of each other's memories, which is one processor with the memory of all.
     Raises:
         AbsentError: a capacity is not known.
     """
     size = device.memory_above_bytes(boundary)
     cache = device.cache_before("hbm") if boundary == "hbm" else None
     kept = 8 * cache.total_bytes if cache and cache.total_bytes else None
-    return Memory(boundary, 8 * size, device.cores if boundary == "core" else 1, CONTAINS[boundary], kept)
+    if boundary != "core":
+        return Memory(boundary, 8 * size, 1, CONTAINS[boundary], kept)
+    contains = CONTAINS["core"] if together == 1 else CONTAINS["core"].replace("one core", f"{together} cores together")
+    return Memory(boundary, 8 * size * together, -(-device.cores // together), contains, kept)
 
 
 def _floors(problem: Attention, device: Device | None, options: Options) -> dict[str, Floors | str]:
@@ -167,6 +172,7 @@ def _kernel_report(
     requests = multicast(schedule)
     shared = "" if schedule.multicast == 1 else f", K and V shared by {schedule.multicast} cores"
     how, sure = schedule.model or FORMULA, not schedule.model
+    how += "" if schedule.paired == 1 else f", K and V held by {schedule.paired} cores together"
     found = {"core": (core, how, sure), "l2": (requests, how + shared, sure)}
     if hbm:
         found["hbm"] = (hbm.traffic, hbm.method, hbm.exact)
@@ -176,6 +182,8 @@ def _kernel_report(
         if boundary_name not in found:
             continue
         at = floors[boundary_name]
+        if boundary_name == "core" and schedule.paired > 1 and not isinstance(at, str):
+            at = attention_floors(problem, device_memory(device, "core", schedule.paired), False, options.lse_output)
         traffic, method, exact = found[boundary_name]
         known = None if isinstance(at, str) else at
         capacity = known.memory.bits // 8 if known else None

@@ -158,7 +158,7 @@ def certify(
 def _given(schedule: Schedule, memory_elements: int, options: Options, held: str | None) -> Claim:
     demand = demand_of(schedule.problem, options.lse_output, held)
     width = demand_of(schedule.problem).width
-    needed = 8 * schedule.working_set.total_bytes
+    needed = 8 * schedule.working_set.total_bytes * schedule.paired
     if needed > memory_elements * width:
         raise UsageError(
             f"{schedule.kernel} with tile {schedule.tiling} holds {-(-needed // width):,} elements at once, the memory"
@@ -188,7 +188,7 @@ def _on_device(
     claims, notes = [], []
     for name in names:
         try:
-            memory = device_memory(device, name)
+            memory = device_memory(device, name, report.schedule.paired)
         except AbsentError as error:
             if boundary:
                 raise

@@ -225,6 +225,8 @@ class Schedule:
     """of those that leave the choice to the algorithm, what it chose"""
     multicast: int = 1
     """cores that receive one read from the last shared level (TMA multicast)"""
+    paired: int = 1
+    """cores that load and hold each K/V tile together, each its part"""
     notes: tuple[str, ...] = ()
     """assumptions a reader must know"""
     model: str = ""

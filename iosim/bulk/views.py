@@ -128,6 +128,11 @@ class ManyTilings:
     def __init__(self, rows: Rows, group: Column) -> None:
         self.rows, self.cols, self.group = rows.tile_rows, rows.tile_cols, group
         self.q_tile, self.kv_tile = (rows.tile_rows,), (rows.tile_cols,)
+        self.columns = rows
+
+    def joined(self, number: int) -> ManyTilings:
+        """Tiles of the rows of so many consecutive Q tiles."""
+        return ManyTilings(replace(self.columns, tile_rows=number * self.rows), self.group)
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.cols}"

@@ -211,7 +211,7 @@ def _swept(
         return HbmTraffic(
             Traffic(tuple(best.values())), f"closed form: {what} of the heads in flight stay cached", False
         )
-    share = max(1, min(items_share, device.cores))
+    share = max(1, min(items_share, device.cores) // schedule.paired)  # cores of a pair read one sweep together
     moved = []
     for m in core.moved:
         if m.tensor not in swept:

@@ -146,7 +146,7 @@ def refuse_idealised(schedule: Schedule) -> None:
 
 def _point(schedule: Schedule, demand: Demand) -> KernelPoint:
     traffic = schedule.traffic
-    held = -(-8 * schedule.working_set.total_bytes // demand.width)
+    held = -(-8 * schedule.working_set.total_bytes * schedule.paired // demand.width)
     floors = floors_at(demand, Memory("given", held * demand.width))
     return KernelPoint(
         kernel=f"{schedule.kernel} {schedule.tiling}",

@@ -3,7 +3,7 @@
 Each work item keeps one Q tile and walks the KV tiles that its mask lets it see. FlashAttention-3 changes
 pipelining, not these counts; with TMA multicast over a cluster of c items one read of K/V from the last
 shared level serves c cores. FlashAttention-4 walks two Q tiles per item, keeps scores and outputs in tensor memory
-and computes a share of the exponentials in software; a Q tile here is both of them.
+and computes a share of the exponentials in software; a Q tile here is both of them; `core_pairs` has its pairs of cores.
 
 Words per head, T_r = ceil(N_q / B_r), causal sums over the tiles visited:
     reads   N_q d + sum over visited tiles of its keys x (d + d_v)     [full: N_q d + T_r N_kv (d + d_v)]
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from iosim.exact import most
 from iosim.kernels.algorithm import (
     LSE,
     MMA_ROWS,
@@ -29,6 +30,7 @@ from iosim.kernels.algorithm import (
     total_sums,
     visited_work,
 )
+from iosim.kernels.core_pairs import CTAS, in_pairs, of_pair
 from iosim.kernels.key_values import KV_PARAMETERS, key_row_bits, kv_moved
 from iosim.kernels.programs import q_outer_program
 from iosim.schedule import Launch, Traffic, WorkingSet
@@ -52,6 +54,12 @@ def forward(call: Call) -> tuple[Launch, ...]:
     return (Launch("forward", sums.q_tiles, Traffic(tuple(tensors)), work, q_outer_program(call)),)
 
 
+def in_core_pairs(call: Call) -> tuple[Launch, ...]:
+    """FlashAttention-4's launch, whose cores may work in pairs."""
+    (whole,) = forward(of_pair(call))
+    return (in_pairs(call, whole),)
+
+
 def working_set(call: Call) -> WorkingSet:
     """Q tile and `stages` K/V tiles, or `slots` of either, in shared memory; scores, output and two statistics in
     registers."""
@@ -67,12 +75,15 @@ def working_set(call: Call) -> WorkingSet:
 def slotted_working_set(call: Call) -> WorkingSet:
     """Q tiles and `slots` tiles in shared memory, K and V in turn; the output leaves through Q's place.
 
-    Scores and outputs accumulate in tensor memory, where there is one; registers hold the scores under softmax.
+    A core of a pair holds half of each slot, and its slots are of the larger of a K and a V tile. Scores and outputs accumulate in tensor memory, where there is one; registers hold the scores under softmax.
     """
     shape, bits, tiling, slots = call.problem.shape, call.problem.types.bits, call.tiling, call.number("slots")
     both = tiling.cols * key_row_bits(call)
     key = tiling.cols * shape.head_dim * bits("K")
-    shared = tiling.rows * shape.head_dim * bits("Q") + slots // 2 * both + slots % 2 * key
+    held = slots // 2 * both + slots % 2 * key
+    if (cores := call.number("ctas")) > 1:
+        held = slots * most(key, both - key) // cores
+    shared = tiling.rows * shape.head_dim * bits("Q") + held
     scores, output = (tiling.rows * width * bits("accumulator") for width in (tiling.cols, shape.head_dim_v))
     statistics = 2 * tiling.rows * bits("accumulator")
     if call.flag("tensor_memory"):
@@ -131,12 +142,12 @@ FLASH4 = register(
             LSE,
             MMA_ROWS,
             *KV_PARAMETERS,
-            CLUSTER,
+            CTAS,
             Parameter("slots", 2, "K or V tiles in shared memory at once, K first", least=1),
             Parameter("tensor_memory", False, "scores and outputs accumulate in tensor memory"),
             Parameter("software_exp", 0, "of 128 exponentials, how many run on the multiply-add units", most=128),
         ),
-        launches=forward,
+        launches=in_core_pairs,
         working_set=slotted_working_set,
     )
 )

@@ -10,8 +10,6 @@ Sources: Kwon et al. 2023 (arXiv 2309.06180) section 4.1 for block tables; OCP M
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from iosim.errors import UsageError
 from iosim.exact import ceil_div, choose, decide, most
 from iosim.kernels.algorithm import Call, Parameter
@@ -43,8 +41,8 @@ def kv_moved(call: Call, sums: TileSums, key_rows: int | None = None) -> tuple[M
     return tuple(moved)
 
 
-def check_scales(call: Call, given: Mapping[str, object]) -> None:
-    """Refuses scales of what is not quantised, and typed widths of scales that are not there.
+def check_scales(call: Call) -> None:
+    """Refuses scales of what is not quantised, and a width of scales that are not there.
 
     Raises:
         UsageError: says what scales belong to.
@@ -53,7 +51,7 @@ def check_scales(call: Call, given: Mapping[str, object]) -> None:
     if group and kv.bits("K") >= 16:
         hint = "scales are a quantised cache's, for example --kv-dtype fp8 or int4"
         raise UsageError(f"{kv.kv} keys and values have no scales", "--set scale_group", hint)
-    if "scale_bits" in given and not group:
+    if not group and call.settings.get("scale_bits", SCALE_BITS.default) != SCALE_BITS.default:
         hint = "also give the elements that share a scale, for example --set scale_group=32"
         raise UsageError("there are no scales to have so many bits", "--set scale_bits", hint)
 

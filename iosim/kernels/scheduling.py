@@ -53,6 +53,7 @@ def make_schedule(
         parameters=call.settings,
         chosen=algorithm.chosen(call),
         multicast=int(call.settings.get("cluster", 1)),
+        paired=int(call.settings.get("ctas", 1)),
         notes=notes,
         model=algorithm.model(call),
     )
@@ -106,7 +107,7 @@ def prepare(
     file.check_fixed(settings, its_own)
     chosen = algorithm.settings(its_own, settings)
     call = Call(problem, tiling, chosen, *_cores(device))
-    check_scales(call, settings)
+    check_scales(call)
     clusters = cluster_notes(file, call, device)
     call, notes = fitted(file, call, device if fit else None, rule, settings)
     padded = _padded(file, problem) if rule else []

@@ -74,6 +74,10 @@ class Tiling:
         """Tiles of as many tokens on row-major tokens."""
         return Tiling((self.rows,), (self.cols,), self.group)
 
+    def joined(self, number: int) -> Tiling:
+        """Tiles of the rows of so many consecutive Q tiles on row-major tokens."""
+        return Tiling((number * self.rows,), (self.cols,), self.group)
+
     def axis(self, index: int) -> Tiling:
         """The tiling along one axis of the permuted tokens; packed heads lie along the last axis."""
         group = self.group if index == len(self.q_tile) - 1 else 1

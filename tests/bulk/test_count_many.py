@@ -28,7 +28,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "flash2": [{"page_size": 16}, {"lse": False}],
     "split-kv": [{"scale_group": 32, "lse": False}],
     "flash2-backward": [{"deterministic": True}],
-    "flash4": [{"software_exp": 10}],
+    "flash4": [{"software_exp": 10}, {"ctas": 2}],
     "flash-conv": [{"resident": True, "radix": 16}, {"states": 3, "radix": 32}],
     "flash-bias": [{"bias": "low-rank", "rank": 8}, {"shared": "batch"}],
     "lightning2": [{"features": "taylor", "gate": "vector", "value_block": 16, "normalise": True}],
