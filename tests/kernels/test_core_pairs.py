@@ -13,6 +13,7 @@ from oracles.random_calls import calls, make, per_tensor, problem, tile, without
 from test_programs import check
 
 import iosim
+from iosim.cache.closed_form import hbm_traffic
 from iosim.certificate import certify
 from iosim.errors import UsageError
 from iosim.kernels import load_kernel, make_schedule
@@ -131,3 +132,16 @@ def test_a_pair_is_held_against_the_memory_of_both(ctas: int) -> None:
     assert claim.memory_bits == 8 * ctas * B200.memory_above_bytes("core")
     assert claim.processors == B200.cores // ctas
     assert claim.total_bytes > claim.floor_bytes["standard-once"]
+
+
+def test_a_pair_sweeps_as_often_as_its_cores_would_alone() -> None:
+    """Main memory in closed form: rounds of items are as many, whether cores read keys alone or in pairs."""
+    asked = problem(131_072, 131_072, 128, heads=8)
+    one, two = (
+        hbm_traffic(make_schedule(asked, B200, "flash4", settings={"ctas": ctas, "slots": 3 * ctas}), B200)
+        for ctas in (1, 2)
+    )
+    assert one is not None
+    assert two is not None
+    assert "sweeps K and V again" in two.method
+    assert one.traffic == two.traffic
