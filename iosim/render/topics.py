@@ -153,8 +153,8 @@ TOPICS: dict[str, Topic] = {
     "ceilings": Topic(
         "what each resource would take alone",
         "Seconds that each resource needs for the kernel's own work: executed FLOP, exponentials, shared-memory "
-        "traffic, requests at L2, bytes at main memory. The longest binds. They are no floors: another "
-        "kernel may do less work.",
+        "traffic, requests at L2, bytes at main memory. The longest binds; it is the bottleneck too where no time is "
+        "expected, else that is the largest part of the expected time. They are no floors: another kernel may do less work.",
         "work / rate, per resource",
         ("matrix: executed FLOP, masked entries of visited tiles too, at the dense rate of the highest clock, wide accumulation",
          "exp: exponentials of scores and of running maxima at the special-function rate, but for those done in software",

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from oracles.random_calls import of_kernel
 from test_counts import problem, tile
 from test_named_kernels import HEAD, ONLY, OWN
 
@@ -136,7 +137,7 @@ def test_a_kernels_own_tiles_fit_every_level_of_the_devices_they_name(name: str)
             for phase in kernel.algorithm.phases:
                 n_q, mask = 1 if phase == "decode" else 512, ONLY.get(kernel.algorithm.name, ("causal",))[0]
                 n_kv, latent = 4096 if phase == "decode" else 512, d == 576
-                asked = problem(n_q, n_kv, d, d_v, mask, 64, 2, phase=phase, latent=latent)
+                asked = of_kernel(problem(n_q, n_kv, d, d_v, mask, 64, 2, phase=phase, latent=latent), name)
                 try:
                     rule = kernel.rule(asked, device)
                 except UsageError:
@@ -201,7 +202,9 @@ def test_a_hint_is_a_tile_that_works_and_none_beside_it_does(name: str) -> None:
     kernel, device = load_kernel(name), load_device(OWN.get(name, H100))
     phase = "decode" if kernel.algorithm.name == "split-kv" else kernel.algorithm.phases[0]
     mask, d = ONLY.get(kernel.algorithm.name, ("full",))[0], HEAD.get(name, 64)
-    asked = problem(1 if phase == "decode" else 4096, 4096, d, mask=mask, heads=8, kv_heads=8, phase=phase)
+    asked = of_kernel(
+        problem(1 if phase == "decode" else 4096, 4096, d, mask=mask, heads=8, kv_heads=8, phase=phase), name
+    )
     typed = tile(1 << 14, 256 if OWN.get(name) == ARRAY else 1 << 14)
     try:
         make_schedule(asked, device, kernel, typed)
@@ -227,7 +230,8 @@ def test_a_hint_is_a_tile_that_works_and_none_beside_it_does(name: str) -> None:
 )  # fmt: skip
 def test_no_multiple_of_16_makes_a_larger_tile(kernel: str, device: str, phase: str) -> None:
     """Every pair of extents up to 1024 x 256, tried one by one."""
-    asked, on = problem(16384, 16384, 128, mask="causal", heads=2, kv_heads=2, phase=phase), load_device(device)
+    asked = of_kernel(problem(16384, 16384, 128, mask="causal", heads=2, kv_heads=2, phase=phase), kernel)
+    on = load_device(device)
     settings = {"tensor_memory": True} if device == "b200-sxm" else {}
     made = prepare(asked, on, load_kernel(kernel), tile(1024, 256), settings, None, fit=False).call
     algorithm = load_kernel(kernel).algorithm

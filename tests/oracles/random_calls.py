@@ -79,7 +79,10 @@ def make(call: dict, kernel: str, pack: bool | None = None, phase: str = "prefil
         call["n_q"], call["n_kv"], call["d"], call["d_v"], call["mask"], call["group"] * call["kv_heads"],
         call["kv_heads"], call["batch"], phase,
     )  # fmt: skip
-    return make_schedule(of_kernel(asked, kernel), None, kernel, tile(call["rows"], call["cols"]), settings, pack)
+    file, asked = load_kernel(kernel), of_kernel(asked, kernel)
+    if settings.get("scale_group"):  # a quantised cache, whatever types the named kernel's code has
+        file, asked = replace(file, types=(), kv_types=()), replace(asked, types=Types.of(asked.types.q, "int8"))
+    return make_schedule(asked, None, file, tile(call["rows"], call["cols"]), settings, pack)
 
 
 def of_kernel(asked: Attention, kernel: str) -> Attention:
