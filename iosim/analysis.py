@@ -12,6 +12,7 @@ from iosim.cache.replay_options import MainMemory
 from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
 from iosim.kernels import KernelFile, load_kernel, make_schedule
+from iosim.kernels.scheduling import no_batch
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
 from iosim.schedule import OTHER_FUNCTIONS, Moved, Schedule, Traffic
@@ -79,6 +80,8 @@ def usual_kernels(
         file = load_kernel(name)
         try:
             file.check_types(problem)
+            if refused := no_batch(file, problem):
+                raise UsageError(refused, "--seq-kv")
             if not typed_tile:
                 file.rule(problem, device)
             names.append(name)

@@ -57,7 +57,8 @@ def problem(
         latent: V is a slice of K (absorbed multi-head latent attention).
         batch: sequences.
         phase: prefill, decode or backward.
-        seq, seq_kv: tokens or a layout such as (30, 48, 80); keys count the new tokens.
+        seq, seq_kv: tokens, a layout such as (30, 48, 80), or one length per sequence such as "100+2*3000"; keys
+            count the new tokens.
         mask: in the command line's notation, such as "causal" or "window:4096,sink=4".
         dtype, kv_dtype: element types.
     Raises:

@@ -134,13 +134,23 @@ class Attention:
 
     @property
     def n_q(self) -> int:
-        """Queries of one sequence."""
+        """Queries of one sequence; of all of them where lengths are unequal."""
         return self.mask.n_q
 
     @property
     def n_kv(self) -> int:
-        """Keys of one sequence, new tokens included."""
+        """Keys of one sequence, new tokens included; of all of them where lengths are unequal."""
         return self.mask.n_kv
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the whole call, whether or not they have lengths of their own."""
+        return self.shape.batch * sum(times for _, times in self.mask.sequences())
+
+    @property
+    def unequal(self) -> bool:
+        """Whether sequences of lengths of their own are laid end to end, each tiled from its own start."""
+        return self.mask.sequences()[0][0] is not self.mask
 
     @property
     def pair_elements(self) -> int:

@@ -247,13 +247,12 @@ def _inputs(
     boundary: str | None, held: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     problem, known = schedule.problem, {p.name: p for p in load_kernel(kernel).algorithm.parameters}
-    grid = problem.mask.grid
     return {
         "problem": {
             **asdict(problem.shape),
             "phase": problem.phase,
-            "seq": "x".join(map(str, grid.layout_q)),
-            "seq_kv": "x".join(map(str, grid.layout_kv)),
+            "seq": problem.mask.lengths[0],
+            "seq_kv": problem.mask.lengths[1],
             "mask": str(problem.mask),
             "types": asdict(problem.types),
         },

@@ -86,7 +86,7 @@ def _from_cold(schedule: Schedule, device: Device) -> HbmTraffic | None:
         return _swept(schedule, device, capacity, ("Q", "O", "l", "m"), "Q, O and statistics", items_share=1)
     if not {m.tensor for m in core.moved} <= SWEEPING:
         return None
-    shared_by = schedule.launches[0].items // (schedule.problem.shape.batch * schedule.problem.shape.kv_heads)
+    shared_by = schedule.launches[0].items // (schedule.problem.sequences * schedule.problem.shape.kv_heads)
     return _swept(schedule, device, capacity, ("K", "V"), "K and V", items_share=max(1, shared_by))
 
 
@@ -198,9 +198,9 @@ def _swept(
     items_share: int,
 ) -> HbmTraffic:
     """A kernel whose items sweep some tensors again and again."""
-    core, shape = schedule.traffic, schedule.problem.shape
+    core, shape, sequences = schedule.traffic, schedule.problem.shape, schedule.problem.sequences
     best = {m.tensor: m for m in once(schedule, core).moved}
-    heads = shape.batch * (shape.kv_heads if "K" in swept else shape.heads)
+    heads = sequences * (shape.kv_heads if "K" in swept else shape.heads)  # of unequal lengths the mean sweep counts
     in_flight = min(heads, -(-device.cores // items_share))
     elements = tensor_elements(schedule)
     sweep_bytes = sum(elements[m.tensor] * m.bits // 8 for m in core.moved if m.tensor in swept) // heads

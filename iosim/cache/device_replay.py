@@ -68,7 +68,7 @@ def concurrency_of(schedule: Schedule, device: Device | None, options: ReplayOpt
     cores = options.cores or (device.cores if device else 1)
     fits = options.residency or (residency(schedule, device) if device else 1)
     order, assignment, section = "head-major", "dynamic", 1
-    if schedule.algorithm == "flash3":
+    if schedule.algorithm == "flash3" and not schedule.problem.unequal:
         mask = schedule.problem.mask
         if isinstance(mask, Band) and mask.right is not None:
             order, section = "sections", _section_heads(schedule)

@@ -105,6 +105,8 @@ class Algorithm:
     """fast memory of one work item"""
     packs: bool = True
     """whether the query heads of a group can share the rows of a tile"""
+    varlen: bool = False
+    """whether the sequences of a batch may have lengths of their own"""
     notes: Callable[[Call], tuple[str, ...]] = lambda call: ()
     """what a reader of its numbers must know"""
     model: Callable[[Call], str] = lambda call: ""
@@ -152,7 +154,7 @@ def total_sums(problem: Attention, tiling: Tiling) -> TileSums:
         if decide(heads % tiling.group != 0):
             raise UsageError("query heads of one group have different masks and cannot be packed", "--pack-gqa")
         part = mask.sums(tiling).repeated(problem.shape.batch * heads // tiling.group)
-        total = part if total is None else _add(total, part)
+        total = part if total is None else total.plus(part)
     assert total is not None
     return total
 
@@ -160,11 +162,6 @@ def total_sums(problem: Attention, tiling: Tiling) -> TileSums:
 def head_sums(call: Call) -> TileSums:
     """Tile sums of the first head; every head has as many Q and KV tiles."""
     return call.problem.masks()[0][0].sums(call.tiling)
-
-
-def _add(a: TileSums, b: TileSums) -> TileSums:
-    fields = {name: getattr(a, name) + getattr(b, name) for name in TileSums.__dataclass_fields__}
-    return TileSums(**fields | {"longest": max(a.longest, b.longest)})
 
 
 def moved(problem: Attention, tensor: str, read: int = 0, write: int = 0) -> Moved:

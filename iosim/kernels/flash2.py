@@ -85,6 +85,7 @@ FLASH2 = register(
         source="Dao 2023, arXiv 2307.08691, algorithm 1",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(LSE, STAGES, MMA_ROWS, *KV_PARAMETERS),
         launches=forward,
         working_set=working_set,
@@ -98,6 +99,7 @@ FLASH3 = register(
         source="Shah et al. 2024, arXiv 2407.08608",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             STAGES,
@@ -117,6 +119,7 @@ FLASH4 = register(
         source="FlashAttention-4, 2026, arXiv 2603.05451",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             MMA_ROWS,

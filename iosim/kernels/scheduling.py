@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
-from iosim.kernels.algorithm import Call, Setting
+from iosim.kernels.algorithm import ALGORITHMS, Call, Setting
 from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
 from iosim.machine import Device
 from iosim.masks import Tiling
@@ -39,6 +39,8 @@ def make_schedule(
     made, algorithm = prepare(problem, device, file, tile, settings or {}, pack_gqa), file.algorithm
     call = made.call
     notes = (*made.notes, *_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
+    if problem.unequal:
+        notes = (*notes, UNEQUAL)
     return Schedule(
         kernel=file.name,
         algorithm=algorithm.name,
@@ -48,10 +50,28 @@ def make_schedule(
         launches=algorithm.launches(call),
         working_set=algorithm.working_set(call),
         parameters=call.settings,
-        multicast=int(call.settings.get("cluster", 1)),
+        multicast=1 if problem.unequal else int(call.settings.get("cluster", 1)),
         notes=notes,
         model=algorithm.model(call),
     )
+
+
+#: what a reader of a batch of unequal lengths must know
+UNEQUAL = (
+    "sequences of unequal lengths lie end to end, tiles and pages begin anew at each; items are ordered head by head,"
+    " sequence by sequence within a head; splits are cut and rules asked for the longest; no multicast"
+)
+
+
+def no_batch(file: KernelFile, problem: Attention) -> str:
+    """Why a kernel cannot take sequences of unequal lengths; empty where it can, or where lengths are equal."""
+    what = f"{file.name} is not counted for sequences of unequal lengths"
+    return what if problem.unequal and not file.algorithm.varlen else ""
+
+
+def names_of_batches() -> tuple[str, ...]:
+    """Algorithms that take sequences of unequal lengths."""
+    return tuple(sorted(name for name, algorithm in ALGORITHMS.items() if algorithm.varlen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +108,8 @@ def prepare(
             f"{file.name} does not compute {problem.phase}", "--kernel", f"it computes {' and '.join(algorithm.phases)}"
         )
     file.check_types(problem)
+    if refused := no_batch(file, problem):
+        raise UsageError(refused, "--seq-kv", f"{', '.join(names_of_batches())} take sequences of unequal lengths")
     rule = file.rule(problem, device) if tile is None else None
     own = None if rule else _own_rule(file, problem, device)
     tiling = tile or (rule.tiling if rule else None)

@@ -4,12 +4,17 @@ Words per packed head, s splits that hold tiles, T_r Q tiles:
     main     reads s N_q d + T_r N_kv (d + d_v)    writes s N_q (d_v + 1)     partial outputs and LSE, fp32
     combine  reads s N_q (d_v + 1)                 writes N_q (d_v + 1)
 With one split there is no combine and it is FlashAttention-2. Splits that would hold no tile are not launched.
+Sequences of unequal lengths are cut into splits of one length, the longest's over s: a shorter one fills fewer, and
+every row passes through the combine. So FlashAttention-2 (n_blocks_per_split of params.seqlen_k, the longest) and
+FlashInfer (one chunk size per plan); FlashAttention-3 cuts each sequence evenly, which moves the same where each
+fills as many splits.
 Source: Dao, Haziza, Massa, Sizov 2023, Flash-Decoding; the rules that choose s: `split_rules`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from iosim.attention import Attention
@@ -32,7 +37,7 @@ from iosim.kernels.key_values import KV_PARAMETERS, kv_moved, kv_row_elements, k
 from iosim.kernels.programs import Step, head_tiles
 from iosim.kernels.split_rules import RULES, Demand, ruled_splits
 from iosim.kernels.step_tables import shared_pattern
-from iosim.masks import Band, Tiling
+from iosim.masks import Band, TileSums, Tiling
 from iosim.masks.band_walks import split_rows
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work
 
@@ -50,7 +55,7 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
     Raises:
         UsageError: more splits than KV tiles.
     """
-    sums, shape = total_sums(call.problem, call.tiling), call.problem.shape
+    sums = total_sums(call.problem, call.tiling)
     wanted = call.number("splits")
     if decide(wanted > most(1, sums.longest)):
         raise UsageError(
@@ -58,12 +63,20 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
         )
     if decide(wanted != 0):
         return most(1, ceil_div(sums.longest, wanted)), sums.longest
-    demand = Demand(
-        sums.q_tiles, sums.longest, call.cores, shape.batch, shape.kv_heads, call.problem.n_kv, call.tiling.cols,
-        call.number("most_splits"),
-    )  # fmt: skip
-    splits = ruled_splits(str(call.settings["rule"]), demand)
+    splits = ruled_splits(str(call.settings["rule"]), _demand(call, sums))
     return max(1, -(-sums.longest // splits)), sums.longest
+
+
+def _demand(call: Call, sums: TileSums) -> Demand:
+    """What a rule looks at; of unequal lengths the longest, as the code bases do with their padded key length."""
+    problem, tiling = call.problem, call.tiling
+    parts = problem.mask.sequences()
+    alone = ((total_sums(replace(problem, mask=part), tiling), times) for part, times in parts)
+    return Demand(
+        sums.q_tiles, sums.longest, call.cores, problem.sequences, problem.shape.kv_heads,
+        max(part.n_kv for part, _ in parts), tiling.cols, call.number("most_splits"),
+        sum(times * one.q_tiles * one.longest for one, times in alone),
+    )  # fmt: skip
 
 
 def _split_rows(problem: Attention, tiling: Tiling, per_split: int) -> int:
@@ -142,7 +155,7 @@ def _combine_program(call: Call) -> Program:
     def steps(item: int) -> Iterator[Step]:
         head, index = divmod(item, call.problem.n_q * call.tiling.group)
         tile, offset = _tile_of(plan.visits(head).q_rows, index)
-        row = tile * plan.rows + offset
+        row = plan.q_tile(head, tile)[0] + offset
         parts = -(-len(plan.visits(head).tiles_of(tile)) // per_split)
         for split in range(parts):
             at = split * plan.tiles * plan.rows + row
@@ -182,6 +195,7 @@ SPLIT_KV = register(
         source="Dao, Haziza, Massa, Sizov 2023, Flash-Decoding for long-context inference",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             STAGES,

@@ -19,7 +19,8 @@ H100 = 132
 
 
 def demand(items: int, tiles: int, cores: int = H100, **more: int) -> Demand:
-    given = {"batch": 1, "kv_heads": 1, "keys": 128 * tiles, "tile_keys": 128, "most": 128} | more
+    given = {"batch": 1, "kv_heads": 1, "keys": 128 * tiles, "tile_keys": 128, "most": 128, "pairs": items * tiles}
+    given |= more
     return Demand(items, tiles, cores, **given)
 
 
