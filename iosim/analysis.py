@@ -12,6 +12,7 @@ from iosim.cache.replay_options import MainMemory
 from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
 from iosim.kernels import KernelFile, load_kernel, make_schedule
+from iosim.kernels.page_sectors import in_sectors, page_costs, page_note
 from iosim.kernels.scheduling import no_batch
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
@@ -154,15 +155,27 @@ def _kernel_report(
     schedule = make_schedule(problem, device, file, options.tile, settings, options.pack_gqa)
     core = schedule.traffic
     if device is None:
-        return KernelReport(schedule, _one_core(schedule, options), None, Ceilings({}, {}), options.measured_s)
+        return KernelReport(
+            schedule,
+            _one_core(schedule, options),
+            None,
+            Ceilings({}, {}),
+            options.measured_s,
+            pages=page_costs(schedule),
+        )
     memory = _main_memory(schedule, device, options)
     hbm: HbmTraffic | None = memory.hbm if memory else None
-    requests = multicast(schedule)
+    pages = page_costs(schedule, _sector_bytes(device))
+    requests = in_sectors(multicast(schedule), pages)
     shared = "" if schedule.multicast == 1 else f", K and V shared by {schedule.multicast} cores"
     how, sure = schedule.model or FORMULA, not schedule.model
     found = {"core": (core, how, sure), "l2": (requests, how + shared, sure)}
     if hbm:
-        found["hbm"] = (hbm.traffic, hbm.method, hbm.exact)
+        found["hbm"] = (
+            in_sectors(hbm.traffic, pages),
+            hbm.method,
+            hbm.exact and not any(cost.wasted_bits for cost in pages),
+        )
     complete = _complete(schedule, options)
     made = []
     for boundary_name in boundaries_of(device):
@@ -185,9 +198,15 @@ def _kernel_report(
                 complete,
             )
         )
-    ceilings = kernel_ceilings(schedule, device, requests.total_bytes, hbm.traffic.total_bytes if hbm else None)
+    ceilings = kernel_ceilings(schedule, device, requests.total_bytes, found["hbm"][0].total_bytes if hbm else None)
     expected = None if options.replay.closed_form else expectation(schedule, device, options.warm)[0]
-    return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected)
+    return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected, pages=pages)
+
+
+def _sector_bytes(device: Device) -> int | None:
+    """The least that a miss of the last cache fetches, where the device says so."""
+    last = device.cache_before("hbm") if device.has_level("hbm") else None
+    return (last.sector_bytes or last.line_bytes) if last else None
 
 
 def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...]:
@@ -259,7 +278,7 @@ def _assumptions(
 ) -> tuple[str, ...]:
     notes = [f"last cache {'warm' if options.warm else 'cold'}: compulsory traffic "
              + ("shrinks by its capacity" if options.warm else "is counted in full")]  # fmt: skip
-    notes += [note for kernel in kernels for note in kernel.schedule.notes]
+    notes += [note for kernel in kernels for note in (*kernel.schedule.notes, *page_note(kernel.name, kernel.pages))]
     others = [kernel.name for kernel in kernels if kernel.schedule.algorithm_class in OTHER_FUNCTIONS]
     if others and device:
         notes.append(

@@ -46,11 +46,13 @@ class Moved:
     """elements read, slow side to fast side"""
     write_elements: int = 0
     """elements written, fast side to slow side"""
+    padding_bytes: int = 0
+    """bytes read beyond the elements: what whole sectors of a paged cache bring along"""
 
     @property
     def read_bytes(self) -> int:
         """Bytes read."""
-        return bits_to_bytes(self.read_elements * self.bits)
+        return bits_to_bytes(self.read_elements * self.bits) + self.padding_bytes
 
     @property
     def write_bytes(self) -> int:
@@ -95,13 +97,17 @@ class Traffic:
         for m in (*self.moved, *other.moved):
             seen = merged.get(m.tensor, Moved(m.tensor, m.bits))
             merged[m.tensor] = Moved(
-                m.tensor, m.bits, seen.read_elements + m.read_elements, seen.write_elements + m.write_elements
-            )
+                m.tensor, m.bits, seen.read_elements + m.read_elements, seen.write_elements + m.write_elements,
+                seen.padding_bytes + m.padding_bytes,
+            )  # fmt: skip
         return Traffic(tuple(merged.values()))
 
     def __mul__(self, times: int) -> Traffic:
         return Traffic(
-            tuple(Moved(m.tensor, m.bits, m.read_elements * times, m.write_elements * times) for m in self.moved)
+            tuple(
+                Moved(m.tensor, m.bits, m.read_elements * times, m.write_elements * times, m.padding_bytes * times)
+                for m in self.moved
+            )
         )
 
     def per_tensor(self) -> dict[str, dict[str, int]]:

@@ -94,20 +94,6 @@ def page_size(call: Call) -> int:
     return pages
 
 
-def page_sectors(call: Call, sector_bytes: int = 32) -> tuple[int, int]:
-    """(sectors that fetch one head's K page, bytes of them that nobody asked for), page-aligned storage.
-
-    Raises:
-        UsageError: the cache is not paged.
-    """
-    pages = page_size(call)
-    if not pages:
-        raise UsageError("the cache is not paged", "--set page_size", "for example page_size=64")
-    size = -(-pages * call.problem.shape.head_dim * call.problem.types.bits("K") // 8)
-    sectors = -(-size // sector_bytes)
-    return sectors, sectors * sector_bytes - size
-
-
 def _table_words(call: Call, sums: TileSums, pages: int) -> int:
     """Block-table words: ceil(keys / page) per visited pair, sequence by sequence where lengths are unequal."""
     parts = call.problem.mask.sequences()
