@@ -53,6 +53,8 @@ def analyze(
     options = options or Options()
     if not problem.counts().pairs:
         raise UsageError(f"{problem.mask} allows no pair at all: there is nothing to compute", "--mask")
+    if options.link.asked and problem.shared_keys:
+        raise UsageError("links are not counted for keys that sequences share", "--shared-prefix", "leave it out")
     if options.link.asked:
         from iosim.link_analysis import analyze_shared
 
@@ -77,7 +79,7 @@ def usual_kernels(
         UsageError: none of them does.
     """
     names, notes, refusal = [], [], None
-    for name in default_kernels(problem.phase, device):
+    for name in (*(("cascade",) if problem.shared_keys else ()), *default_kernels(problem.phase, device)):
         file = load_kernel(name)
         try:
             file.check_types(problem)

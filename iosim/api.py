@@ -47,6 +47,7 @@ def problem(
     mask: str | None = None,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
+    shared_prefix: int = 0,
 ) -> Attention:
     """One attention call: a network's layer, or plain shapes.
 
@@ -61,6 +62,7 @@ def problem(
             count the new tokens.
         mask: in the command line's notation, such as "causal" or "window:4096,sink=4".
         dtype, kv_dtype: element types.
+        shared_prefix: first keys that all sequences of a decode share, in tokens; floors count them once.
     Raises:
         UsageError: something that cannot be. FileError: a broken network file.
     """
@@ -79,6 +81,7 @@ def problem(
         mask=mask,
         dtype=dtype,
         kv_dtype=kv_dtype,
+        shared_prefix=shared_prefix,
     ).problem
 
 

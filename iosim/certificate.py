@@ -143,6 +143,8 @@ def certify(
         CheckError: a count below a floor of the kernel's own class, so one of the two is wrong.
     """
     options = options or Options()
+    if problem.shared_keys:
+        raise UsageError("no certificate speaks of keys that sequences share", "--shared-prefix", "leave it out")
     schedule = make_schedule(problem, device, load_kernel(kernel), options.tile, options.settings, options.pack_gqa)
     refuse_idealised(schedule)
     if options.lse_output and problem.phase != "backward" and not schedule.writes_lse:

@@ -118,6 +118,7 @@ def ask(
     mask: str | None = None,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
+    shared_prefix: int = 0,
 ) -> Asked:
     """Make a problem.
 
@@ -127,6 +128,7 @@ def ask(
         heads, kv_heads, head_dim, head_dim_v, latent: plain shapes; they override a network's.
         seq, seq_kv: tokens, a layout, or one length per sequence (`100+2*3000`); keys count the new tokens.
         mask: in the command line's notation.
+        shared_prefix: first keys that all sequences share, in tokens.
     Raises:
         UsageError: something typed is not possible. FileError: a network's file is broken.
     """
@@ -137,7 +139,7 @@ def ask(
     queries, keys = _lengths(geometry, phase, seq, seq_kv)
     types = Types.of(dtype, kv_dtype)
     text = mask or (geometry.mask if geometry else "full")
-    problem = Attention(shape, bind_lengths(text, queries, keys), types, phase)
+    problem = Attention(shape, bind_lengths(text, queries, keys), types, phase, shared_prefix)
     if problem.unequal and batch != 1:
         raise UsageError("lengths of several sequences are the batch", "--batch", "leave it out, or write 2*100+2*200")
     lengths = problem.mask.lengths
@@ -152,6 +154,7 @@ def ask(
         "seq": lengths[0],
         "seq_kv": lengths[1],
         "mask": text,
+        "shared_prefix": shared_prefix,
         "dtype": types.q,
         "kv_dtype": types.kv,
         "out_dtype": types.out,

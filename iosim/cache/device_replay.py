@@ -127,7 +127,8 @@ def main_memory(schedule: Schedule, device: Device, options: ReplayOptions | Non
         return MainMemory(closed, None)
     concurrency = concurrency_of(schedule, device, options)
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
-    warm = ("Q", "K", "V") if options.warm else ()
+    operands = ("Q", "K", "V", *(name for name in ("K_prefix", "V_prefix") if name in bits))
+    warm = operands if options.warm else ()
     heads = _affordable_heads(programs, concurrency, schedule, l2.partitions, options.most_touches)
     if heads is None:
         return MainMemory(closed, None)

@@ -51,6 +51,13 @@ def problem_options(function: Command) -> Command:
         ),
         click.option("--dtype", default="bf16", metavar="TYPE", help="fp32, bf16, fp16, fp8, ... Default: bf16."),
         click.option("--kv-dtype", metavar="TYPE", help="Type of K and V. Default: as --dtype."),
+        click.option(
+            "--shared-prefix",
+            type=int,
+            default=0,
+            metavar="N",
+            help="First keys that all sequences of a decode share; floors count them once. Default: 0.",
+        ),
     ]
     return _apply(function, options)
 

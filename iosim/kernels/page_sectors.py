@@ -76,7 +76,7 @@ def page_costs(schedule: Schedule, sector_bytes: int | None = None) -> tuple[Pag
         sector_bytes: bytes of a sector; None: 32.
     """
     page, sector = int(str(schedule.parameters.get("page_size", 0))), sector_bytes or SECTOR_BYTES
-    if not page:
+    if not page or schedule.algorithm == "cascade":  # whose keys lie in pages of two kinds
         return ()
     walks = _walks(schedule, page)
     keys = sum(times * int((visits * keys).sum()) for visits, _, keys, times in walks)
@@ -124,7 +124,7 @@ def in_sectors(traffic: Traffic, costs: Sequence[PageCost]) -> Traffic:
 def page_note(kernel: str, costs: Sequence[PageCost]) -> tuple[str, ...]:
     """What a page costs, in words; none where nothing is paged."""
     each = [
-        f"{cost.tensor} {cost.page_sectors} sectors of {cost.sector_bytes} B, {cost.page_unused_bits / 8:g} B unused"
+        f"{cost.tensor} {cost.page_sectors} x {cost.sector_bytes} B sectors, {cost.page_unused_bits / 8:g} B unused"
         for cost in costs
     ]
     what = "; bytes at l2 and hbm are those of whole sectors" if any(cost.wasted_bits for cost in costs) else ""

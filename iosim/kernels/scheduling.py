@@ -41,6 +41,8 @@ def make_schedule(
     notes = (*made.notes, *_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
     if problem.unequal:
         notes = (*notes, UNEQUAL)
+    if problem.shared_keys and algorithm.name != "cascade":
+        notes = (*notes, f"{file.name}: K and V of the shared prefix lie, and are read, once per sequence")
     return Schedule(
         kernel=file.name,
         algorithm=algorithm.name,

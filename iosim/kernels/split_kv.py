@@ -106,6 +106,14 @@ def launches(call: Call) -> tuple[Launch, ...]:
     splits = most(1, ceil_div(longest, per_split))
     if decide(splits == 1):
         return flash2.forward(call)
+    first = main(call)
+    return first, _combine(call, first)
+
+
+def main(call: Call, name: str = "main") -> Launch:
+    """The launch that writes partial outputs, whatever the number of splits."""
+    per_split, longest = tiles_per_split(call)
+    splits = most(1, ceil_div(longest, per_split))
     split_rows = _split_rows(call.problem, call.tiling, per_split)
     problem, shape = call.problem, call.problem.shape
     sums = total_sums(problem, call.tiling)
@@ -113,18 +121,15 @@ def launches(call: Call) -> tuple[Launch, ...]:
         Moved("O_partial", problem.types.bits("O_partial"), 0, split_rows * shape.head_dim_v),
         Moved("LSE_partial", problem.types.bits("LSE_partial"), 0, split_rows),
     )
-    main = Traffic(
+    traffic = Traffic(
         (
             moved(problem, "Q", read=split_rows * shape.head_dim),
             *kv_moved(call, sums),
             *partial,
         )
     )
-    work = visited_work(problem, sums, call.number("mma_rows"), main.moved)
-    return (
-        Launch("main", sums.q_tiles * splits, main, work, _main_program(call, splits)),
-        _combine(call, partial, split_rows),
-    )
+    work = visited_work(problem, sums, call.number("mma_rows"), traffic.moved)
+    return Launch(name, sums.q_tiles * splits, traffic, work, _main_program(call, splits))
 
 
 def _main_program(call: Call, splits: int) -> Program:
@@ -154,7 +159,7 @@ def _combine_program(call: Call) -> Program:
 
     def steps(item: int) -> Iterator[Step]:
         head, index = divmod(item, call.problem.n_q * call.tiling.group)
-        tile, offset = _tile_of(plan.visits(head).q_rows, index)
+        tile, offset = tile_of(plan.visits(head).q_rows, index)
         row = plan.q_tile(head, tile)[0] + offset
         parts = -(-len(plan.visits(head).tiles_of(tile)) // per_split)
         for split in range(parts):
@@ -168,7 +173,7 @@ def _combine_program(call: Call) -> Program:
     return Program(plan.heads, rows, elements, steps, pattern=shared_pattern(plan.visits))
 
 
-def _tile_of(q_rows: NDArray[np.int64], index: int) -> tuple[int, int]:
+def tile_of(q_rows: NDArray[np.int64], index: int) -> tuple[int, int]:
     """(Q tile, row within it) of a row; permuted tiles have padding between them."""
     import numpy as np
 
@@ -177,9 +182,11 @@ def _tile_of(q_rows: NDArray[np.int64], index: int) -> tuple[int, int]:
     return tile, index - int(ends[tile] - q_rows[tile])
 
 
-def _combine(call: Call, partial: tuple[Moved, ...], split_rows: int) -> Launch:
+def _combine(call: Call, first: Launch) -> Launch:
     problem, shape = call.problem, call.problem.shape
     rows = shape.batch * shape.heads * problem.n_q
+    partial = [m for m in first.traffic.moved if m.tensor in ("O_partial", "LSE_partial")]
+    split_rows = partial[1].write_elements
     read_back = tuple(Moved(m.tensor, m.bits, m.write_elements, 0) for m in partial)
     written = [moved(problem, "O", write=rows * shape.head_dim_v)]
     if call.flag("lse"):

@@ -89,7 +89,7 @@ def test_bytes_of_whole_sectors_in_a_report() -> None:
         for tensor in "KV":
             assert (moved[tensor].read_elements, moved[tensor].read_bytes) == (36 * keys, width * keys)
     assert not kernel.boundary("hbm").exact
-    assert "K 1 sectors of 32 B, 14 B unused" in " ".join(report.assumptions)
+    assert "K 1 x 32 B sectors, 14 B unused" in " ".join(report.assumptions)
     assert report.to_dict()["kernels"][0]["pages"][0]["wasted_bytes"] == 14 * keys
 
 
