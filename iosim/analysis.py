@@ -12,7 +12,7 @@ from iosim.cache.replay_options import MainMemory
 from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
 from iosim.kernels import KernelFile, load_kernel, make_schedule
-from iosim.kernels.page_sectors import in_sectors, page_costs, page_note
+from iosim.kernels.page_sectors import in_sectors, page_costs, page_note, sector_bytes_of
 from iosim.kernels.scheduling import no_batch
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
@@ -53,8 +53,6 @@ def analyze(
     options = options or Options()
     if not problem.counts().pairs:
         raise UsageError(f"{problem.mask} allows no pair at all: there is nothing to compute", "--mask")
-    if options.link.asked and problem.shared_keys:
-        raise UsageError("links are not counted for keys that sequences share", "--shared-prefix", "leave it out")
     if options.link.asked:
         from iosim.link_analysis import analyze_shared
 
@@ -167,7 +165,7 @@ def _kernel_report(
         )
     memory = _main_memory(schedule, device, options)
     hbm: HbmTraffic | None = memory.hbm if memory else None
-    pages = page_costs(schedule, _sector_bytes(device))
+    pages = page_costs(schedule, sector_bytes_of(device))
     requests = in_sectors(multicast(schedule), pages)
     shared = "" if schedule.multicast == 1 else f", K and V shared by {schedule.multicast} cores"
     how, sure = schedule.model or FORMULA, not schedule.model
@@ -203,12 +201,6 @@ def _kernel_report(
     ceilings = kernel_ceilings(schedule, device, requests.total_bytes, found["hbm"][0].total_bytes if hbm else None)
     expected = None if options.replay.closed_form else expectation(schedule, device, options.warm)[0]
     return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected, pages=pages)
-
-
-def _sector_bytes(device: Device) -> int | None:
-    """The least that a miss of the last cache fetches, where the device says so."""
-    last = device.cache_before("hbm") if device.has_level("hbm") else None
-    return (last.sector_bytes or last.line_bytes) if last else None
 
 
 def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from iosim.machine import Device
 from iosim.masks import Mask, Tiling
 from iosim.schedule import Moved, Schedule, Traffic
 
@@ -91,6 +92,12 @@ def page_costs(schedule: Schedule, sector_bytes: int | None = None) -> tuple[Pag
             size = page_size_sectors(page, row, sector)
             made.append(PageCost(moved.tensor, sector, *size, keys * row, sectors))
     return tuple(made)
+
+
+def sector_bytes_of(device: Device) -> int | None:
+    """The least that a miss of the last cache fetches, where the device says so."""
+    last = device.cache_before("hbm") if device.has_level("hbm") else None
+    return (last.sector_bytes or last.line_bytes) if last else None
 
 
 def page_size_sectors(page: int, row_bits: int, sector_bytes: int) -> tuple[int, int]:

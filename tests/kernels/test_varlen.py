@@ -13,11 +13,17 @@ from oracles import loop_counters, numpy_kernels
 from test_numpy_kernels import Case, close, counted_as_scheduled
 from test_programs import check, counted, touched
 
+from iosim.analysis import analyze
 from iosim.attention import Attention, Shape
+from iosim.certificate import certify
+from iosim.certificate_check import check_certificate
 from iosim.errors import UsageError
 from iosim.kernels import make_schedule
+from iosim.links import LinkAsked
+from iosim.machine import load_device
 from iosim.masks import Grid, Tiling, bind
 from iosim.problem_builder import ask, bind_lengths
+from iosim.report import Options
 from iosim.schedule import Schedule, Traffic, Work
 from iosim.speedup import speedup
 from iosim.trace.accesses import WRITE
@@ -237,3 +243,19 @@ def test_lines_replayed_without_a_cache_are_the_counts(call: dict[str, Any]) -> 
     touches = call_touches([launch.program for launch in schedule.launches if launch.program], bits, 1).touches
     lines = np.array([touches.length[touches.flags & WRITE == side].sum() for side in (0, WRITE)]) * touches.copies
     assert tuple(lines) == (schedule.traffic.read_elements, schedule.traffic.write_elements)
+
+
+def test_certificates_hold_when_derived_again() -> None:
+    options = Options(tile=Tiling((64,), (64,)))
+    asked = ask(heads=2, head_dim=64, mask="causal", seq="100+2*300").problem
+    document = certify(asked, "flash2", None, options, memory_elements=1 << 20).to_dict()
+    assert document["inputs"]["problem"]["seq"] == "100+2*300"
+    assert check_certificate(document)[1] == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("seq", "100+300"), ("phase", "decode")])
+def test_links_say_that_they_take_one_length(name: str, value: str) -> None:
+    more = {"seq_kv": "100+300"} if name == "phase" else {}
+    asked = ask(heads=2, head_dim=64, mask="causal", **{name: value}, **more).problem
+    with pytest.raises(UsageError, match="links are not counted for sequences of unequal lengths"):
+        analyze(asked, load_device("h100-sxm5"), None, Options(link=LinkAsked(exchange="ring", devices=2)))
