@@ -259,3 +259,13 @@ def test_links_say_that_they_take_one_length(name: str, value: str) -> None:
     asked = ask(heads=2, head_dim=64, mask="causal", **{name: value}, **more).problem
     with pytest.raises(UsageError, match="links are not counted for sequences of unequal lengths"):
         analyze(asked, load_device("h100-sxm5"), None, Options(link=LinkAsked(exchange="ring", devices=2)))
+
+
+def test_dynamic_splits_look_at_all_sequences() -> None:
+    """64 sequences of one tile and one of 100: P = ceil(1.1 x 8 x 164 / 132) = 11 tiles, ceil(100 / 11) = 10 splits."""
+    asked = ask(heads=32, kv_heads=8, head_dim=128, phase="decode", seq_kv="64*128+12800").problem
+    settings = {"rule": "flash3-varlen"}
+    made = make_schedule(asked, load_device("h100-sxm5"), "split-kv", Tiling((64,), (128,)), settings)
+    assert made.launches[0].items == 8 * 65 * 10
+    partial = {m.tensor: m.write_elements for m in made.launches[0].traffic.moved}["LSE_partial"]
+    assert partial == 32 * (64 * 1 + 10)
