@@ -13,10 +13,10 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest --run-slow
+	$(BIN)/python -m pytest -n auto --dist worksteal --run-slow
 
 coverage: .venv/installed-dev
 	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest

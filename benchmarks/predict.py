@@ -1,4 +1,4 @@
-"""Rows per second of `iosim predict`, on one core, file to file: distinct random calls, the worst case.
+"""Rows per second of `iosim predict`, on one core, file to file: distinct random calls, none of them twice.
 
 python benchmarks/predict.py [ROWS]
 """

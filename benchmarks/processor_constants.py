@@ -2,7 +2,8 @@
 
     python benchmarks/processor_constants.py [calls.csv]
 
-Prints each constant with its 95 % interval (Jacobian, independent rows) and the errors. With a file the calls are kept in it.
+Prints each constant with its 95 % interval (Jacobian, independent rows) and the errors. With a file the calls are kept in
+it and the probe beside it, as `iosim validate` and `iosim calibrate` read them.
 """
 
 from __future__ import annotations
@@ -59,14 +60,15 @@ def expected_s(case: Case, core: Device, constants: dict[str, float]) -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "core.toml"
+        kept = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+        path = kept.with_suffix(".device.toml") if kept else Path(folder) / "core.toml"
         path.write_text(probed_text(read_system(), 1), encoding="utf-8")
         core = load_device(str(path))
     machine, todo = CpuMachine(), list(cases())
     measured = [machine.run(case, PER_CALL_S) for case in todo]
-    if len(sys.argv) > 1:
-        rows = [row for case, made in zip(todo, measured, strict=True) for row in measured_rows(case, "cpu", {}, made)]
-        write_rows(Path(sys.argv[1]), rows)
+    if kept:
+        pairs = zip(todo, measured, strict=True)
+        write_rows(kept, [row for case, made in pairs for row in measured_rows(case, str(path), machine.facts(), made)])
     times = np.log([made.times["warm"].p20_s for made in measured])
 
     def residuals(logs: np.ndarray) -> np.ndarray:

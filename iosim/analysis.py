@@ -11,19 +11,15 @@ from iosim.cache.device_replay import as_asked, main_memory, single_cache, why_n
 from iosim.cache.replay_options import MainMemory
 from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
+from iosim.floors.linear import own_floor_bytes
 from iosim.kernels import KernelFile, load_kernel, make_schedule
 from iosim.kernels.page_sectors import in_sectors, page_costs, page_note, sector_bytes_of
-from iosim.kernels.scheduling import no_batch
+from iosim.kernels.usual import usual_kernels
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
 from iosim.schedule import OTHER_FUNCTIONS, Moved, Schedule, Traffic
 from iosim.timing import Ceilings, expectation, kernel_ceilings
 
-DEFAULT_KERNELS = {
-    "prefill": ("unfused", "flash1", "flash2", "flash3"),
-    "decode": ("split-kv",),
-    "backward": ("flash2-backward",),
-}
 FORMULA = "closed form over the visited tiles"
 CONTAINS = {
     "core": "registers, shared memory and tensor memory of one core",
@@ -68,41 +64,6 @@ def analyze(
     return Report(problem, device, reports, floor, options, notes)
 
 
-def usual_kernels(
-    problem: Attention, device: Device | None, typed_tile: bool = False
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the usual kernels whose code computes this call, and why the others are left out.
-
-    Raises:
-        UsageError: none of them does.
-    """
-    names, notes, refusal = [], [], None
-    for name in (*(("cascade",) if problem.shared_keys else ()), *default_kernels(problem.phase, device)):
-        file = load_kernel(name)
-        try:
-            file.check_types(problem)
-            if refused := no_batch(file, problem):
-                raise UsageError(refused, "--seq-kv")
-            if not typed_tile:
-                file.rule(problem, device)
-            names.append(name)
-        except UsageError as error:
-            refusal = error
-            notes.append(f"{error.faults[0].what}: left out")
-    if refusal and not names:
-        raise refusal
-    return tuple(names), tuple(notes)
-
-
-def default_kernels(phase: str, device: Device | None) -> tuple[str, ...]:
-    """The kernels of a report that names none: the phase's usual ones, or what exists on the device in their place."""
-    there: list[str] = []
-    for name in DEFAULT_KERNELS.get(phase, ("flash2",)):
-        others = load_kernel(name).instead.get(device.architecture, ()) if device else ()
-        there += others[:1] or (name,)
-    return tuple(dict.fromkeys(there))
-
-
 def _settings_by_kernel(files: Sequence[KernelFile], settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """Each kernel's share of the settings: those it has. One that no kernel has is refused."""
     known = {file.name: {parameter.name for parameter in file.algorithm.parameters} for file in files}
@@ -125,7 +86,7 @@ def device_memory(device: Device, boundary: str) -> Memory:
     """
     size = device.memory_above_bytes(boundary)
     cache = device.cache_before("hbm") if boundary == "hbm" else None
-    kept = 8 * cache.capacity_bytes * cache.instances if cache and cache.capacity_bytes else None
+    kept = 8 * cache.total_bytes if cache and cache.total_bytes else None
     return Memory(boundary, 8 * size, device.cores if boundary == "core" else 1, CONTAINS[boundary], kept)
 
 
@@ -196,11 +157,18 @@ def _kernel_report(
                 schedule.algorithm_class,
                 memory if boundary_name == "hbm" else None,
                 complete,
+                own_floor_bytes(schedule, known.memory, options.warm and boundary_name == "hbm") if known else None,
             )
         )
     ceilings = kernel_ceilings(schedule, device, requests.total_bytes, found["hbm"][0].total_bytes if hbm else None)
-    expected = None if options.replay.closed_form else expectation(schedule, device, options.warm)[0]
-    return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected, pages=pages)
+    expected, why = (
+        (None, "--no-replay leaves it out")
+        if options.replay.closed_form
+        else expectation(schedule, device, options.warm)
+    )
+    return KernelReport(
+        schedule, tuple(made), floor, ceilings, options.measured_s, expected, unexpected=why, pages=pages
+    )
 
 
 def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...]:
@@ -210,10 +178,12 @@ def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...
     if options.replay.capacity_bytes is not None:
         passed = single_cache(schedule, None, options.replay)
         size = options.replay.capacity_bytes + schedule.working_set.total_bytes
-        floors = attention_floors(schedule.problem, Memory("hbm", 8 * size), options.warm, options.lse_output)
+        memory, whole = Memory("hbm", 8 * size), _complete(schedule, options)
+        floors = attention_floors(schedule.problem, memory, options.warm, options.lse_output)
+        own = own_floor_bytes(schedule, memory, options.warm)
         boundaries.append(
             BoundaryReport(
-                "hbm", size, passed.traffic, passed.method, True, floors, named, complete=_complete(schedule, options)
+                "hbm", size, passed.traffic, passed.method, True, floors, named, complete=whole, own_floor_bytes=own
             )
         )
     return tuple(boundaries)
@@ -255,6 +225,8 @@ def _absent(device: Device | None, options: Options, kernels: Sequence[KernelRep
     """What the report cannot say of which kernels, one line per reason."""
     reasons: dict[str, list[str]] = {}
     for kernel in kernels:
+        if kernel.unexpected:
+            reasons.setdefault(f"no expected time: {kernel.unexpected}", []).append(kernel.name)
         for name, why in kernel.ceilings.unknown.items():
             reasons.setdefault(f"no {name} ceiling: {why}", []).append(kernel.name)
         if device and device.has_level("hbm") and not any(at.name == "hbm" for at in kernel.boundaries):
@@ -277,6 +249,12 @@ def _assumptions(
     if others and device:
         notes.append(
             f"{', '.join(others)}: another function than softmax attention, whose time floor does not bound it"
+        )
+    own = [kernel.name for kernel in kernels if any(at.own_floor_bytes is not None for at in kernel.boundaries)]
+    if own:
+        notes.append(
+            f"{', '.join(own)}: `any` is over the bytes of its own function's inputs and outputs"
+            " (bounds --linear --kernel)"
         )
     once = [k.name for k in kernels if k.schedule.model and k.schedule.parameters.get("gemm_tile") == 0]
     if once:

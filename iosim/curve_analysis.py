@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from iosim.attention import Attention
 from iosim.errors import UsageError, did_you_mean
 from iosim.floors import Memory, attention_floors
+from iosim.floors.linear import own_floor_bytes
 from iosim.kernels import make_schedule
 from iosim.machine import Device
 from iosim.masks import Tiling
@@ -169,7 +170,7 @@ def miss_curve_of_call(
         points=tuple(points),
         bends=_bends(_lru_points(lru, lines), schedule),
         floors=_floors(
-            problem, lines, 4 * max(largest, lines * 64), concurrency.slots * schedule.working_set.total_bytes
+            schedule, lines, 4 * max(largest, lines * 64), concurrency.slots * schedule.working_set.total_bytes
         ),
         levels=_levels(device),
         line_bytes=lines,
@@ -267,13 +268,18 @@ def _why(bend: Bend, schedule: Schedule) -> str:
     return "a tile and what is touched between its uses fit"
 
 
-def _floors(problem: Attention, least: int, most: int, own: int) -> tuple[tuple[int, int, int, int], ...]:
-    """Floors for a cache of each size beside the items' own memory of `own` bytes: both hold operands."""
+def _floors(schedule: Schedule, least: int, most: int, own: int) -> tuple[tuple[int, int, int, int], ...]:
+    """Floors for a cache of each size beside the items' own memory of `own` bytes: both hold operands.
+
+    Of another function than softmax attention every class has that function's floor, where it is known.
+    """
     made = []
     size = max(least, 64)
     while size <= most:
-        floors = attention_floors(problem, Memory("given", 8 * (size + own)))
-        made.append((size, floors.any_bytes, floors.standard_bytes, floors.once_bytes))
+        memory = Memory("given", 8 * (size + own))
+        floors, function = attention_floors(schedule.problem, memory), own_floor_bytes(schedule, memory)
+        classes = (floors.any_bytes, floors.standard_bytes, floors.once_bytes) if function is None else (function,) * 3
+        made.append((size, *classes))
         size = size * 5 // 4 + 1
     return tuple(made)
 

@@ -11,10 +11,23 @@ from iosim.errors import AbsentError, UsageError
 from iosim.floors import Bound, Floors, Memory
 from iosim.kernels import load_kernel, make_schedule
 from iosim.link_report import LinkReport, Overlap
-from iosim.links import Far, Least, Link, LinkAsked, Recompute, SharedFloor, Way, far_of, link_of, shared_floor, way_of
+from iosim.links import (
+    Far,
+    Least,
+    Link,
+    LinkAsked,
+    Recompute,
+    SharedFloor,
+    Way,
+    far_of,
+    gathered,
+    link_of,
+    shared_floor,
+    way_of,
+)
 from iosim.machine import Cluster, Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
-from iosim.timing import Ceilings, expectation
+from iosim.timing import Ceilings, Expected, expectation
 from iosim.units import si
 
 PAGE = "docs/explanation/links.md"
@@ -33,10 +46,11 @@ def analyze_shared(
     way = way_of(problem, options.link)
     link = link_of(device, options.link.link, way.boundary, options.link.latency)
     far = far_of(device, options.link.far) if way.boundary == "host" else Far("", None)
+    made, notes = _kernels(way, device, kernels, options)
+    way = gathered(way, [kernel.schedule for kernel, _ in made])
     joined = LinkReport(way, link, far)
     cluster = Cluster(device, way.devices, link.bytes_per_s) if device else None
     floor = shared_floor(problem, way, cluster, far, options.warm) if cluster else None
-    made, notes = _kernels(way, device, kernels, options)
     reports = tuple(_with_link(kernel, time, joined, device, floor) for kernel, time in made)
     if way.again and device:
         notes.append(_computed_again(way.again, problem, device, link))
@@ -56,8 +70,8 @@ def _refuse_batches(problem: Attention) -> None:
 
 def _kernels(
     way: Way, device: Device | None, kernels: Sequence[str] | None, options: Options
-) -> tuple[list[tuple[KernelReport, float | None]], list[str]]:
-    """Each kernel on the reported device's own call with its expected time, and what their report assumes."""
+) -> tuple[list[tuple[KernelReport, Expected | None]], list[str]]:
+    """Each kernel on the reported device's own call with its expectation, and what their report assumes."""
     call, own = way.share.call, replace(options, link=LinkAsked())
     if call is None:
         if kernels:
@@ -72,48 +86,66 @@ def _kernels(
                 f"{way.name} is for {way.share.kernel_class} attention, {kernel.name} is not", "--kernel", hint
             )
     if not way.share.launches or device is None:
-        times = [kernel.expected.time_s if kernel.expected else None for kernel in inner.kernels]
+        times = [kernel.expected for kernel in inner.kernels]
     else:
         names = kernels or [kernel.name for kernel in inner.kernels]
         times = [_launch_by_launch(name, way, device, own) for name in names]
     return list(zip(inner.kernels, times, strict=True)), list(inner.assumptions)
 
 
-def _launch_by_launch(name: str, way: Way, device: Device, options: Options) -> float | None:
-    """Expected time of a share whose parts are launches of their own; None where no model is calibrated."""
+def _launch_by_launch(name: str, way: Way, device: Device, options: Options) -> Expected | None:
+    """Expectation of a share whose parts are launches of their own; None where no model is calibrated."""
     if options.replay.closed_form:
         return None
     file = load_kernel(name)
     known = {parameter.name for parameter in file.algorithm.parameters}
     settings = {key: value for key, value in (options.settings or {}).items() if key in known}
-    times = []
+    times: list[Expected] = []
     for part in way.share.launches:
         schedule = make_schedule(part, device, file, options.tile, settings, options.pack_gqa)
-        times.append(expectation(schedule, device, options.warm)[0])
-    return sum(time.time_s for time in times if time) if all(times) else None
+        time = expectation(schedule, device, options.warm)[0]
+        if time is None:
+            return None
+        times.append(time)
+    named = dict.fromkeys(name for time in times for name in time.breakdown)
+    return Expected(
+        sum(time.time_s for time in times),
+        {name: sum(time.breakdown.get(name, 0.0) for time in times) for name in named},
+    )
 
 
 def _with_link(
     kernel: KernelReport,
-    expected_s: float | None,
+    expected: Expected | None,
     joined: LinkReport,
     device: Device | None,
     floor: SharedFloor | None,
 ) -> KernelReport:
-    """A kernel's report with the link beside its other boundaries, ceilings and times."""
+    """A kernel's report with the link beside its other boundaries, ceilings and times.
+
+    Its expectation is the whole way's: the kernel, what the way computes beside it, and the messages that neither hides.
+    """
     boundary = link_boundary(joined, device, kernel.schedule.algorithm_class)
     times = dict(kernel.ceilings.times_s)
     if device is not None:
         times["link"] = joined.time_s
         if joined.far_s is not None:
             times["far"] = joined.far_s
+    overlap = _overlap(kernel, expected.time_s if expected else None, joined, device)
     return replace(
         kernel,
         boundaries=(*kernel.boundaries, boundary),
         floor=floor,
         ceilings=Ceilings(times, kernel.ceilings.unknown),
-        overlap=_overlap(kernel, expected_s, joined, device),
+        overlap=overlap,
+        expected=_whole(expected, overlap) if expected and overlap else None,
     )
+
+
+def _whole(kernel: Expected, overlap: Overlap) -> Expected:
+    """The expectation of a kernel with its messages."""
+    more = {"beside_s": overlap.compute_s - kernel.time_s, "link_s": overlap.overlapped_s - overlap.compute_s}
+    return Expected(overlap.overlapped_s, {**kernel.breakdown, **{name: time for name, time in more.items() if time}})
 
 
 def _overlap(

@@ -67,6 +67,8 @@ class BoundaryReport:
     """at main memory: what else the replay knows, and the closed form beside it"""
     complete: bool = True
     """whether the kernel writes every output that the floors count"""
+    own_floor_bytes: int | None = None
+    """of another function than softmax attention: what every kernel of that function moves"""
 
     @property
     def total_bytes(self) -> int:
@@ -74,14 +76,24 @@ class BoundaryReport:
         return self.traffic.total_bytes
 
     def gap(self, floor_class: str) -> float | None:
-        """Total over the floor of a class; None where that floor does not speak of the kernel."""
+        """Total over the floor of a class; None where that floor does not speak of the kernel.
+
+        `any` is of the kernel's own function, where that is not softmax attention and its floor is known.
+        """
         speaks = {
-            "any": self.algorithm_class not in UNBOUNDED,
+            "any": self.own_floor_bytes is not None or self.algorithm_class not in UNBOUNDED,
             "standard": self.algorithm_class in ("standard", "standard-once"),
         }
         speaks["standard-once"] = self.algorithm_class == "standard-once"
-        floor = self.floors.bytes_of(floor_class) if self.floors else 0
+        floor = self._any_bytes if floor_class == "any" else self.floors.bytes_of(floor_class) if self.floors else 0
         return self.total_bytes / floor if floor and self.complete and speaks[floor_class] else None
+
+    @property
+    def _any_bytes(self) -> int | None:
+        """The floor of every kernel of the same function."""
+        if self.own_floor_bytes is not None:
+            return self.own_floor_bytes
+        return self.floors.any_bytes if self.floors else None
 
     def to_dict(self) -> dict[str, object]:
         """The contract's keys, and the floors themselves."""
@@ -94,7 +106,7 @@ class BoundaryReport:
             "write_elements": self.traffic.write_elements,
             "method": self.method,
             "exact": self.exact,
-            "floor_any_bytes": self.floors.any_bytes if self.floors else None,
+            "floor_any_bytes": self._any_bytes,
             "floor_standard_bytes": self.floors.standard_bytes if self.floors else None,
             "floor_once_bytes": self.floors.once_bytes if self.floors else None,
             "gap_any": self.gap("any"),
@@ -136,11 +148,18 @@ class KernelReport:
     """its time with the link's messages, where there are some; never part of the floor"""
     pages: tuple[PageCost, ...] = ()
     """what the pages of its KV cache cost in sectors; empty where it is not paged"""
+    unexpected: str = ""
+    """why no time is expected"""
 
     @property
     def name(self) -> str:
         """The kernel's name."""
         return self.schedule.kernel
+
+    @property
+    def bottleneck(self) -> str:
+        """The largest part of the expected time; where none is expected, the resource with the longest ceiling."""
+        return self.expected.bottleneck if self.expected else self.ceilings.bottleneck
 
     def boundary(self, name: str) -> BoundaryReport:
         """One boundary by name."""
@@ -162,7 +181,8 @@ class KernelReport:
             "time_floor_s": self.floor.time_s if self.floor else None,
             "ceilings": self.ceilings.to_dict(),
             "time_expected_s": self.expected.time_s if self.expected else None,
-            "bottleneck": self.ceilings.bottleneck,
+            "bottleneck": self.bottleneck,
+            "binding_ceiling": self.ceilings.bottleneck,
             "breakdown": dict(self.expected.breakdown) if self.expected else {},
             **(self.overlap.to_dict() if self.overlap else {}),
             **({"pages": [cost.to_dict() for cost in self.pages]} if self.pages else {}),

@@ -103,12 +103,8 @@ class Traffic:
         return Traffic(tuple(merged.values()))
 
     def __mul__(self, times: int) -> Traffic:
-        return Traffic(
-            tuple(
-                Moved(m.tensor, m.bits, m.read_elements * times, m.write_elements * times, m.padding_bytes * times)
-                for m in self.moved
-            )
-        )
+        counts = ((m, m.read_elements * times, m.write_elements * times, m.padding_bytes * times) for m in self.moved)
+        return Traffic(tuple(Moved(m.tensor, m.bits, *times_each) for m, *times_each in counts))
 
     def per_tensor(self) -> dict[str, dict[str, int]]:
         """Elements and bytes by tensor, for people and JSON."""
@@ -237,11 +233,14 @@ class WorkingSet:
     """accumulators in registers"""
     tensor_bytes: int = 0
     """accumulators in tensor memory (Blackwell)"""
+    levels: tuple[tuple[str, int], ...] = ()
+    """further levels of a core (an NPU's l0a, l0b, l0c, ub): name and bytes"""
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.shared_bytes + self.register_bytes + self.tensor_bytes
+        named = sum(size for _, size in self.levels)
+        return self.shared_bytes + self.register_bytes + self.tensor_bytes + named
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from iosim.cache.replay_options import ReplayOptions
 from iosim.kernels import make_schedule
 from iosim.render.report_text import report_text
 from iosim.report import Options, Report
+from iosim.validate.predicting import predict_rows
 
 H100 = iosim.device("h100-sxm5")
 DECODE = problem(1, 8192, 128, heads=1024, kv_heads=1024, phase="decode")
@@ -68,3 +69,34 @@ def test_a_low_rank_bias_is_useful_work() -> None:
     asked = problem(256, 256, 64)
     work = make_schedule(asked, kernel="flash-bias", settings={"bias": "low-rank", "rank": 16}).work
     assert work.flop == work.flop_executed == 256 * 256 * (2 * (64 + 64) + 2 * 16)
+
+
+def test_why_no_time_is_expected_is_said() -> None:
+    asked = problem(1024, 1024, 128, mask="causal", heads=8)
+    report = analyze(asked, iosim.device("a100-sxm-80gb"), ["flash3", "flash2"])
+    (note,) = notes_of(report, "no expected time")
+    assert note.startswith("flash3: no expected time: flash3 is calibrated on hopper only")
+    assert report.kernels[0].to_dict()["time_expected_s"] is None
+    closed = analyze(asked, H100, ["flash3"], Options(replay=ReplayOptions(closed_form=True)))
+    assert notes_of(closed, "no expected time: --no-replay")
+
+
+def test_the_bottleneck_is_the_largest_part_of_what_is_expected_and_else_the_longest_ceiling() -> None:
+    asked = problem(2048, 2048, 128, mask="causal", heads=8)
+    report = analyze(asked, iosim.device("a100-sxm-80gb"), ["unfused", "flash3"])
+    rows = [kernel.to_dict() for kernel in report.kernels]
+    parts = rows[0]["breakdown"]
+    assert isinstance(parts, dict)
+    assert rows[0]["bottleneck"] == max(parts, key=parts.__getitem__).removesuffix("_s")
+    assert rows[1]["bottleneck"] == rows[1]["binding_ceiling"]
+    words = {
+        "device": "a100-sxm-80gb",
+        "phase": "prefill",
+        "dtype": "bf16",
+        "kv_dtype": "",
+        "mask": "causal",
+        "batch": 1,
+    }
+    numbers = {"heads": 8, "kv_heads": 8, "head_dim": 128, "seq_q": 2048, "seq_kv": 2048}
+    predicted = predict_rows([{"kernel": name, **words, **numbers} for name in ("unfused", "flash3")])
+    assert [row["bottleneck"] for row in predicted] == [row["bottleneck"] for row in rows]

@@ -15,7 +15,7 @@ from iosim.machine import Device, MemoryLevel
 from iosim.schedule import Moved, Schedule, Traffic
 
 #: results of a call: what is written for somebody else to read
-RESULTS = frozenset({"O", "LSE", "dQ", "dK", "dV", "state"})
+RESULTS = frozenset({"O", "LSE", "dQ", "dK", "dV", "state", "K_summary", "V_summary"})
 
 #: tensors of kernels that keep a Q tile and sweep K and V
 SWEEPING = frozenset({"Q", "K", "V", "O", "LSE", "O_partial", "LSE_partial", "K_scale", "V_scale", "block_table",

@@ -175,7 +175,7 @@ def single_cache(schedule: Schedule, device: Device | None, options: ReplayOptio
     from iosim.trace.call_touches import call_touches
 
     cache = device.cache_before("hbm") if device else None
-    own = cache.capacity_bytes * cache.instances if cache and cache.capacity_bytes else None
+    own = cache.total_bytes if cache else None
     size = own or options.capacity_bytes
     if size is None:
         raise UsageError("the capacity of the cache is not known", "--capacity", "for example --capacity 50MiB")

@@ -17,7 +17,7 @@ from iosim.cli.problem_options import output_options
     "families",
     multiple=True,
     metavar="NAME",
-    help="fa2, fa3, trtllm, fa3-sglang, cudnn, ...; default: all with rows.",
+    help="fa2, fa3, trtllm, fa3-sglang, cudnn, processor, ...; default: all with rows.",
 )
 @output_options
 def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: str | None, output: str | None) -> None:
@@ -28,6 +28,7 @@ def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: st
       iosim calibrate site-packages/aiconfigurator_core/systems/data --into models/calibration
       iosim calibrate my-timings.csv --family fa3
       iosim calibrate measurements/published-figures.csv --into models/calibration
+      iosim calibrate measurements/processor --family processor
     """
     from pathlib import Path
 

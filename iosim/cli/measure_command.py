@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from iosim.cli.measure_profiling import child, merge_counters, profile_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: share of a budget that times may take where counters are asked for too
 TIMES_SHARE = 0.6
+#: the shortest budget that a probe of the processor, some ten seconds on a quiet machine, may take a part of
+SHORTEST_PROBED_S = 30.0
 
 
 @click.command("measure")
@@ -40,10 +43,18 @@ TIMES_SHARE = 0.6
 @click.option("--retry", is_flag=True, help="Measure again what failed before.")
 @click.option("--profile", metavar="all|FILE", help="Under a profiler: one call per case in an NVTX range, no times.")
 @click.option("--merge", metavar="NCU.csv", help="Counters taken by hand with --profile: put them into FILE.csv.")
+@click.option(
+    "--l2",
+    "state",
+    type=click.Choice(["cold", "warm"]),
+    default="cold",
+    show_default=True,
+    help="With --profile and --merge: the last cache before each call, flushed by this program or left as it is.",
+)
 @click.option("--metrics", is_flag=True, help="Print what Nsight Compute should be asked for, and stop.")
 def command(
     where: str, budget: str, output: str | None, counters: bool, name: str, only: str, listing: bool, retry: bool,
-    profile: str | None, merge: str | None, metrics: bool,
+    profile: str | None, merge: str | None, state: str, metrics: bool,
 ) -> None:  # fmt: skip
     """Run real attention kernels here, on a CPU or a CUDA GPU, and write what they took.
 
@@ -65,7 +76,7 @@ def command(
 
     limit = seconds(budget)
     if metrics:
-        from iosim.measure.counting import metrics as names
+        from iosim.measure.profiler import metrics as names
 
         click.echo(",".join(names()))
         return
@@ -75,14 +86,14 @@ def command(
         click.echo(_listed(_cases(where, None, only)), nl=False)
         return
     if profile:
-        _profile(profile, only, limit)
+        _profile(profile, only, state, limit)
         return
     if output is None:
         raise UsageError("where to?", "-o", "-o FILE.csv")
     if Path(output).suffix != ".csv":
         raise UsageError(f"writes CSV, not {Path(output).suffix or 'a file without a suffix'}", "-o", "-o FILE.csv")
     if merge:
-        _merge(Path(merge), Path(output))
+        merge_counters(Path(merge), Path(output), state)
         return
     _measure(where, Path(output), name, only, retry, limit, counters)
 
@@ -93,7 +104,6 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     from iosim.cli.progress import progress_line
     from iosim.errors import FileError
     from iosim.machine import load_device
-    from iosim.measure.boards import device_of
     from iosim.measure.counting import count
     from iosim.measure.measuring import measure
     from iosim.measure.result_file import read_rows
@@ -105,13 +115,14 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     read_rows(path)  # a file of something else is refused before anything takes time
     start, machine = monotonic(), _machine(where)
     cases = _cases(where, machine, only)
-    device = name or (_probed_here(path) if where == "cpu" else device_of(machine.facts()["board"]) or where)
+    ready = monotonic()
+    device = name or (_probed_here(path, limit) if where == "cpu" else _board_here(machine.facts()["board"]))
     times = limit * TIMES_SHARE if counters else limit
-    _report(measure(machine, cases, path, device, times, progress_line(), retry), path)
+    _report(measure(machine, cases, path, device, times - (monotonic() - ready), progress_line(), retry), path)
     if counters:
         machine.release()
         _report_counted(
-            count({case.key for case in cases}, path, _child(), limit - (monotonic() - start), progress_line()), path
+            count({case.key for case in cases}, path, child(), limit - (monotonic() - start), progress_line()), path
         )
 
 
@@ -144,67 +155,51 @@ def _cases(where: str, machine: Machine | None, only: str) -> list[Case]:
     return selected(every, words)
 
 
-def _probed_here(path: Path) -> str:
-    """The device file beside the CSV: of an earlier run, else one core of this machine, probed now."""
+def _probed_here(path: Path, limit: float) -> str:
+    """The device file beside the CSV: of an earlier run, else one core of this machine, probed now where there is time."""
     from iosim.cli.output import write_whole
     from iosim.cli.progress import end_line, progress_line
     from iosim.measure.probe_file import probed_text
     from iosim.measure.system import read_system
 
     beside = path.with_suffix(".device.toml")
-    if not beside.exists():
-        text = probed_text(read_system(), 1, progress_line())
-        end_line()
-        write_whole(beside, text.encode())
-        click.echo(f"probed this machine: {beside}", err=True)
+    if beside.exists():
+        return str(beside)
+    if limit < SHORTEST_PROBED_S:
+        click.echo(
+            f"no time to probe this machine: rows name {beside}, which a run of {SHORTEST_PROBED_S:.0f}s or more makes, or "
+            f"iosim hardware new {beside} --probe --cores 1",
+            err=True,
+        )
+        return str(beside)
+    text = probed_text(read_system(), 1, progress_line())
+    end_line()
+    write_whole(beside, text.encode())
+    click.echo(f"probed this machine: {beside}", err=True)
     return str(beside)
 
 
-def _child() -> list[str]:
-    """This program, profiling: the file of cases comes behind it."""
-    return [sys.executable, "-m", "iosim", "measure", "--device", "cuda", "--profile"]
+def _board_here(board: str) -> str:
+    """The catalogue's name of a GPU; its own, normalised, where it has none, which is said."""
+    from iosim.catalog import key
+    from iosim.measure.boards import device_of
+
+    if known := device_of(board):
+        return known
+    own = key(board.partition(",")[0])
+    click.echo(
+        f"no device file for {board.partition(',')[0]}: rows name it {own}, and iosim validate needs {own}.toml "
+        "(iosim hardware new), or name one here with --as",
+        err=True,
+    )
+    return own
 
 
-def _profile(which: str, only: str, limit: float) -> None:
-    """One call per case, in the order given; what fails is said and passed over."""
-    import json
-    from pathlib import Path
-    from time import monotonic
-
-    from iosim.errors import FileError
+def _profile(which: str, only: str, state: str, limit: float) -> None:
     from iosim.measure.cuda import CudaMachine
 
-    machine, start = CudaMachine.find(), monotonic()
-    cases = _cases("cuda", machine, only)
-    if which != "all":
-        try:
-            wanted = set(json.loads(Path(which).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise FileError(f"no list of cases: {error}", which, "--profile all") from None
-        cases = [case for case in cases if case.label in wanted]
-    for case in cases:
-        if monotonic() - start > limit:
-            click.echo("the budget is spent", err=True)
-            break
-        try:
-            machine.profile(case)
-        except Exception as error:  # kernels, compilers and drivers raise whatever they like
-            click.echo(f"{case.key}: {type(error).__name__}: {error}"[:300], err=True)
-        if not machine.release():
-            break
-
-
-def _merge(ncu: Path, path: Path) -> None:
-    from iosim.errors import FileError
-    from iosim.measure.counting import merge
-    from iosim.measure.nsight import parse_nsight
-
-    try:
-        text = ncu.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", str(ncu)) from None
-    filled = merge(path, parse_nsight(text, str(ncu)))
-    click.echo(f"{filled} rows of {path} got their counters", err=True)
+    machine = CudaMachine.find()
+    profile_cases(which, machine, _cases("cuda", machine, only), state, limit)
 
 
 def _listed(cases: Sequence[Case]) -> str:
@@ -246,5 +241,7 @@ def _report_counted(counted: Counted, path: Path) -> None:
 
     end_line()
     click.echo(f"{counted.counted} rows of {path} got their counters, {counted.left} left for another run", err=True)
-    for name in counted.refused:
+    for name in counted.choice.refused:
         click.echo(f"this Nsight Compute has no counter for {name}", err=True)
+    for name in counted.choice.unfit:
+        click.echo(f"{name} was left out: it takes a second pass, which finds the cache warm", err=True)

@@ -43,10 +43,11 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """
     from dataclasses import replace
 
-    from iosim.analysis import analyze, usual_kernels
+    from iosim.analysis import analyze
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
+    from iosim.kernels.usual import usual_kernels
 
     asked = asked_problem(options)
     options["device"] = own_device(options)

@@ -34,10 +34,11 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim roofline --kernel flash2,flash3 --seq 16384 -o roofline.svg
       iosim roofline --phase decode --seq-kv 32768 --batch 8 --format csv
     """
-    from iosim.analysis import analyze, usual_kernels
+    from iosim.analysis import analyze
     from iosim.cli.asking import asked_device, asked_kernels, asked_options, asked_problem, option_inputs, own_device
     from iosim.cli.output import Answer, emit
     from iosim.errors import UsageError
+    from iosim.kernels.usual import usual_kernels
     from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of
 

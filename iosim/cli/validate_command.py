@@ -11,6 +11,9 @@ from iosim.cli.problem_options import output_options
 if TYPE_CHECKING:
     from iosim.validate.validating import Validation
 
+#: what is said of errors; empty where there are none
+FIGURES = ("n", "median_abs_error", "mean_abs_error", "p90_abs_error", "median_ratio")
+
 
 @click.command("validate")
 @click.argument("data", nargs=-1, metavar="[DATA]...")
@@ -30,7 +33,9 @@ def command(
 ) -> None:  # fmt: skip
     """Predictions beside measured kernels: error statistics, the fitted pair on the same rows, floors beaten.
 
-    "judged" is the median error of rows that no constant was fitted on.
+    "judged" is the median error of rows that no constant was fitted on. A window cuts keys off, is idle (at least as
+    long as the keys) or there is none; "one-query" are single queries that the data calls a prefill. Head sizes that
+    constants are fitted on stand apart from others. Floors are compared without a time model too.
     DATA: CSVs with the columns of `iosim predict` and time_s, time_ms or time_us, and hbm_read_bytes, l2_read_bytes,
     ... where counted; output of `ncu --csv` (either page); CSVs of Triton's benchmarks; a folder of AIConfigurator
     tables (needs pandas and pyarrow); a CSV of published figures. Default: what came with iosim.
@@ -91,11 +96,10 @@ def _picture(found: Validation) -> object:
 
 def _flat(row: dict[str, object]) -> dict[str, object]:
     """A group on one line: what is nested gets a prefix."""
-    made = {name: value for name, value in row.items() if name not in ("yardstick", "judged")}
-    yardstick, judged = row["yardstick"], row["judged"]
-    assert isinstance(yardstick, dict)
-    made |= {f"yardstick_{name}": value for name, value in yardstick.items()}
-    assert judged is None or isinstance(judged, dict)
-    return made | {
-        f"judged_{name}": judged[name] if judged else None for name in ("n", "median_abs_error", "p90_abs_error")
-    }
+    nested = ("yardstick", "judged", "judged_yardstick")
+    made = {name: value for name, value in row.items() if name not in nested}
+    for prefix in nested:
+        inner = row[prefix] or dict.fromkeys(FIGURES)
+        assert isinstance(inner, dict)
+        made |= {f"{prefix}_{name}": value for name, value in inner.items()}
+    return made

@@ -1,12 +1,14 @@
 """Floors of linear attention and of decoding with a state: other functions than softmax attention.
 
-    linear-reads    N_q d + N_kv (d + d_v), every row that is seen: without a softmax even a lone key matters
+    linear-reads    N_q d + N_kv (d + d_v), every row that is seen: without a softmax even a lone key matters; of a
+                    kernel's function also its gates, steps and prefix (`own_inputs`)
     linear-writes   N_q d_v
     linear-state    4 N d d_v / sqrt(M) - 2 M - d d_v per head and N_q = N_kv = N: full attention through a
                     state, each multiply-add once; positive only for memories below about d d_v
-    state-reads     f d_v words of state, and the rows of the new tokens
+    state-reads     f d_v words of state, and the rows and gates of the new tokens
     state-writes    f d_v words of state, and the outputs
-    summary-reads   (N - L) d of Q, N d_v of V and, when N > L, N d of K: attention to summaries of chunks of L
+    summary-reads   (N - L) d of Q, N d_v of V and of its gates and, when N > L, N d of K and the gates of its other
+                    elements, N max(0, d - d_v): attention to summaries of chunks of L
     summary-writes  N d_v
                     decoding: each summary or state that there is before is read, each that is new is written
 The third is the argument of L3: two products of N d d_v multiply-adds, Loomis and Whitney per segment of 2 M
@@ -20,7 +22,9 @@ from __future__ import annotations
 from math import isqrt
 
 from iosim.attention import Attention
+from iosim.exact import most
 from iosim.floors.bound import Bound, Memory, narrowest_bits
+from iosim.floors.own_inputs import gate_words, linear_inputs, operands
 from iosim.schedule import Moved, Schedule, bits_to_bytes
 
 COMPULSORY = ("any kernel of the same function, on worst-case data without compression", "a cold memory")
@@ -39,29 +43,39 @@ def own_bounds(schedule: Schedule, memory: Memory) -> tuple[Bound, ...]:
     """
     problem, named = schedule.problem, schedule.algorithm_class
     if named == "linear":
-        return linear_bounds(problem, memory)
+        return linear_bounds(problem, memory, linear_inputs(schedule))
     if named == "summaries":
         return summary_bounds(problem, memory, int(str(schedule.parameters["chunk"])))
     if named == "recurrent":
         (state,) = (moved for moved in schedule.traffic.moved if moved.tensor == "state")
         columns = problem.shape.batch * problem.shape.kv_heads * problem.shape.head_dim_v
-        return state_bounds(problem, memory, state.read_elements // columns, state.bits)
+        return state_bounds(problem, memory, state.read_elements // columns, state.bits, gate_words(schedule))
     return ()
 
 
-def linear_bounds(problem: Attention, memory: Memory) -> tuple[Bound, Bound, Bound]:
+def own_floor_bytes(schedule: Schedule, memory: Memory, warm: bool = False) -> int | None:
+    """Bytes that every kernel of the schedule's own function moves; None where it is softmax attention.
+
+    Args:
+        warm: the memory may hold operands before the call and outputs after it, so each side shrinks by it, as in L0.
+    """
+    kept = memory.kept_bits() // 8 if warm else 0
+    bounds = [bound for bound in own_bounds(schedule, memory) if bound.counts != "total"]
+    return sum(max(0, bound.value_bytes - kept) for bound in bounds) if bounds else None
+
+
+def linear_bounds(
+    problem: Attention, memory: Memory, inputs: tuple[Moved, ...] | None = None
+) -> tuple[Bound, Bound, Bound]:
     """Floors of linear attention over a whole sequence.
 
     Args:
         problem: full or causal.
         memory: the near side of the boundary.
+        inputs: what must be read; None: Q, K and V of linear attention without gates or a normaliser.
     """
     counts, shape, bits = problem.counts(), problem.shape, problem.types.bits
-    inputs = (
-        Moved("Q", bits("Q"), counts.rows * shape.head_dim),
-        Moved("K", bits("K"), counts.keys * shape.head_dim),
-        Moved("V", bits("V"), 0 if shape.latent else counts.keys * shape.head_dim_v),
-    )
+    inputs = inputs or operands(problem, counts.rows, counts.keys)
     outputs = (Moved("O", bits("O"), 0, counts.rows * shape.head_dim_v),)
     return (
         _moved("linear-reads", "reads", inputs, problem, memory, "linear"),
@@ -70,8 +84,10 @@ def linear_bounds(problem: Attention, memory: Memory) -> tuple[Bound, Bound, Bou
     )
 
 
-def state_bounds(problem: Attention, memory: Memory, features: int, state_bits: int = 32) -> tuple[Bound, Bound]:
-    """Floors of decoding with a state of `features` x d_v words per key/value head; gates are not counted."""
+def state_bounds(
+    problem: Attention, memory: Memory, features: int, state_bits: int = 32, gate: int = 0
+) -> tuple[Bound, Bound]:
+    """Floors of decoding with a state of `features` x d_v words per key/value head, and `gate` words per token."""
     shape, bits = problem.shape, problem.types.bits
     heads, tokens = shape.batch * shape.kv_heads, problem.n_q
     state = heads * features * shape.head_dim_v
@@ -81,6 +97,7 @@ def state_bounds(problem: Attention, memory: Memory, features: int, state_bits: 
         Moved("Q", bits("Q"), rows * shape.head_dim),
         Moved("K", bits("K"), heads * tokens * shape.head_dim),
         Moved("V", bits("V"), heads * tokens * shape.head_dim_v),
+        Moved("g", bits("g"), heads * tokens * gate),
     )
     outputs = (Moved("state", state_bits, 0, state), Moved("O", bits("O"), 0, rows * shape.head_dim_v))
     return (
@@ -90,7 +107,7 @@ def state_bounds(problem: Attention, memory: Memory, features: int, state_bits: 
 
 
 def summary_bounds(problem: Attention, memory: Memory, chunk: int) -> tuple[Bound, Bound]:
-    """Floors of attention to recurrent summaries of chunks of so many tokens (RAT); gates are not counted.
+    """Floors of attention to recurrent summaries of chunks of so many tokens (RAT).
 
     Args:
         problem: causal, as many queries as keys.
@@ -105,6 +122,9 @@ def summary_bounds(problem: Attention, memory: Memory, chunk: int) -> tuple[Boun
         Moved("Q", bits("Q"), heads * max(0, n - chunk) * shape.head_dim),
         Moved("K", bits("K"), kv_heads * (n if n > chunk else 0) * shape.head_dim),
         Moved("V", bits("V"), kv_heads * n * shape.head_dim_v),
+        Moved(
+            "g", bits("g"), kv_heads * n * (most(shape.head_dim, shape.head_dim_v) if n > chunk else shape.head_dim_v)
+        ),
     )
     outputs = (Moved("O", bits("O"), 0, heads * n * shape.head_dim_v),)
     return (
@@ -123,6 +143,7 @@ def _summary_step_bounds(problem: Attention, memory: Memory, chunk: int) -> tupl
         Moved("Q", bits("Q"), heads * (end - max(first, min(chunk, end))) * shape.head_dim),
         Moved("K", bits("K"), kv_heads * (new + entered) * shape.head_dim),
         Moved("V", bits("V"), kv_heads * (new + entered) * shape.head_dim_v),
+        Moved("g", bits("g"), kv_heads * new * most(shape.head_dim, shape.head_dim_v)),
     )
     outputs = (
         Moved("O", bits("O"), 0, heads * new * shape.head_dim_v),

@@ -49,7 +49,7 @@ def time_floor(problem: Attention, device: Device, warm: bool = False, lse_outpu
         AbsentError: the device file lacks a peak or the main memory's bandwidth.
     """
     cache = device.cache_before("hbm")
-    warm_bytes = (cache.capacity_bytes or 0) * cache.instances if warm and cache else 0
+    warm_bytes = (cache.total_bytes or 0) if warm and cache else 0
     read, written = compulsory_bytes(problem, warm_bytes, lse_output)
     peak = max(device.peak_flop_per_s(problem.types.q), device.peak_flop_per_s(problem.types.kv))
     bandwidth = device.bandwidth_bytes_per_s("hbm")

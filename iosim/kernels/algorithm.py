@@ -9,7 +9,8 @@ from functools import lru_cache
 from iosim.attention import Attention
 from iosim.errors import UsageError, did_you_mean
 from iosim.exact import decide
-from iosim.masks import TileSums, Tiling
+from iosim.masks import Band, TileSums, Tiling
+from iosim.masks.band_tiles import BandTiles
 from iosim.schedule import Launch, Moved, Work, WorkingSet
 
 Setting = int | bool | str
@@ -27,6 +28,8 @@ class Parameter:
     """with its unit"""
     least: int = 0
     """smallest integer allowed"""
+    most: int | None = None
+    """largest integer allowed; None: what fits"""
     choices: tuple[str, ...] = ()
     """allowed words of a text parameter"""
 
@@ -51,8 +54,13 @@ class Parameter:
         text = str(value)
         if isinstance(value, bool) or not text.lstrip("+-").isdigit() or len(text) > 12:
             raise UsageError(f"{self.name} needs a whole number, got {value!r}", where)
+        upward = f"from {self.least}" if self.most is None else f"{self.least} to {self.most}"
         if int(text) < self.least:
-            raise UsageError(f"{self.name} must be at least {self.least}, got {text}", where)
+            raise UsageError(
+                f"{self.name} must be at least {self.least}, got {text}", where, f"{upward}: {self.meaning}"
+            )
+        if self.most is not None and int(text) > self.most:
+            raise UsageError(f"{self.name} must be at most {self.most}, got {text}", where, f"{upward}: {self.meaning}")
         return int(text)
 
 
@@ -107,6 +115,10 @@ class Algorithm:
     """whether the query heads of a group can share the rows of a tile"""
     varlen: bool = False
     """whether the sequences of a batch may have lengths of their own"""
+    square: bool = False
+    """its tiles are square, of any extent"""
+    limit: Callable[[Call], tuple[int, int]] = lambda call: (call.tiling.rows, call.tiling.cols)
+    """most rows and keys of a tile that it takes, whatever fits"""
     notes: Callable[[Call], tuple[str, ...]] = lambda call: ()
     """what a reader of its numbers must know"""
     model: Callable[[Call], str] = lambda call: ""
@@ -157,6 +169,14 @@ def total_sums(problem: Attention, tiling: Tiling) -> TileSums:
         total = part if total is None else total.plus(part)
     assert total is not None
     return total
+
+
+def longest_walk(problem: Attention, tiling: Tiling) -> int:
+    """Most KV tiles that one Q tile visits: of a band in closed form, so that a fit counts no call."""
+    return max(
+        BandTiles(mask, tiling).longest if isinstance(mask, Band) and tiling.flat else mask.sums(tiling).longest
+        for mask, _ in problem.masks()
+    )
 
 
 def head_sums(call: Call) -> TileSums:

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from iosim.errors import UsageError
 from iosim.exact import decide
 from iosim.kernels.algorithm import Algorithm, Call, Parameter, register
-from iosim.kernels.linear_parts import FEATURE_MAP, FEATURES, GATE, GATES, feature_exp
+from iosim.kernels.kernel_file import mask_kind
+from iosim.kernels.linear_parts import FEATURE_MAP, FEATURES, GATE, GATES, feature_exp, is_causal
 from iosim.kernels.programs import Step
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
 
-STATE_BITS = Parameter("state_bits", 32, "bits of one element of the state", least=4)
+STATE_BITS = Parameter("state_bits", 32, "bits of one element of the state", least=4, most=64)
 
 
 def widths(call: Call) -> dict[str, int]:
@@ -39,7 +41,12 @@ def features(call: Call) -> int:
 
 
 def decode(call: Call) -> tuple[Launch, ...]:
-    """One item per key/value head: the state in, all new tokens, the state out. Q and O lie packed, as in decode."""
+    """One item per key/value head: the state in, all new tokens, the state out. Q and O lie packed, as in decode.
+
+    Raises:
+        UsageError: a mask that a state cannot hold, V within K, or a tile.
+    """
+    _check(call)
     problem, shape, elements = call.problem, call.problem.shape, widths(call)
     heads, tokens, f = shape.batch * shape.kv_heads, problem.n_q, features(call)
     state = heads * f * shape.head_dim_v
@@ -68,6 +75,17 @@ def decode(call: Call) -> tuple[Launch, ...]:
     return (
         Launch("decode", heads, Traffic(tuple(tensors)), Work(0, flop, flop, exp), Program(heads, 1, elements, steps)),
     )
+
+
+def _check(call: Call) -> None:
+    problem = call.problem
+    if not is_causal(problem) and not (mask_kind(problem) == "full" and decide(problem.n_q == 1)):
+        what = f"a state is the sum of all tokens before: it has no mask {problem.mask}"
+        raise UsageError(what, "--mask", "causal, or full for one new token")
+    if problem.shape.latent:
+        raise UsageError("linear attention reads V apart from K", "--latent")
+    if decide(call.tiling.rows * call.tiling.cols != 1):
+        raise UsageError(f"a state goes token by token: no tile {call.tiling}", "--tile", "leave it out, or 1x1")
 
 
 def working_set(call: Call) -> WorkingSet:

@@ -53,9 +53,13 @@ def forward(call: Call) -> tuple[Launch, ...]:
 
 
 def working_set(call: Call) -> WorkingSet:
-    """Q tile and `stages` K/V tiles in shared memory; scores, output and two statistics in registers."""
+    """Q tile and `stages` K/V tiles, or `slots` of either, in shared memory; scores, output and two statistics in
+    registers."""
     shape, bits, tiling = call.problem.shape, call.problem.types.bits, call.tiling
-    shared = tiling.rows * shape.head_dim * bits("Q") + call.number("stages") * tiling.cols * key_row_bits(call)
+    slots = int(call.settings.get("slots", 0))
+    wider = max(shape.head_dim * bits("K"), shape.head_dim_v * bits("V"))
+    keys = tiling.cols * (slots * wider if slots else call.number("stages") * key_row_bits(call))
+    shared = tiling.rows * shape.head_dim * bits("Q") + keys
     registers = tiling.rows * (tiling.cols + shape.head_dim_v + 2) * bits("accumulator")
     return WorkingSet(shared // 8, registers // 8)
 
@@ -76,7 +80,7 @@ def slotted_working_set(call: Call) -> WorkingSet:
     return WorkingSet(shared // 8, (scores + statistics + output) // 8)
 
 
-CLUSTER = Parameter("cluster", 1, "work items along Q that share one multicast read of K and V", least=1)
+CLUSTER = Parameter("cluster", 1, "work items along Q that share one multicast read of K and V", least=1, most=16)
 
 FLASH2 = register(
     Algorithm(
@@ -86,7 +90,13 @@ FLASH2 = register(
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
         varlen=True,
-        parameters=(LSE, STAGES, MMA_ROWS, *KV_PARAMETERS),
+        parameters=(
+            LSE,
+            STAGES,
+            MMA_ROWS,
+            *KV_PARAMETERS,
+            Parameter("slots", 0, "K or V tiles in turn in shared memory; by default `stages` of both", least=1),
+        ),
         launches=forward,
         working_set=working_set,
     )
@@ -127,7 +137,7 @@ FLASH4 = register(
             CLUSTER,
             Parameter("slots", 2, "K or V tiles in shared memory at once, K first", least=1),
             Parameter("tensor_memory", False, "scores and outputs accumulate in tensor memory"),
-            Parameter("software_exp", 0, "of 128 exponentials, how many run on the multiply-add units"),
+            Parameter("software_exp", 0, "of 128 exponentials, how many run on the multiply-add units", most=128),
         ),
         launches=forward,
         working_set=slotted_working_set,

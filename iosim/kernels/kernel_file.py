@@ -97,6 +97,8 @@ class KernelFile:
     """why it does not run there"""
     device: str = ""
     """the device that stands for its machines where nobody names one; empty: the usual one"""
+    note: str = ""
+    """what of the released code is counted, and what is not"""
 
     def check_types(self, problem: Attention) -> None:
         """Refuses element types that the kernel's code does not have.
@@ -197,6 +199,7 @@ def _read(table: Table, stem: str) -> KernelFile:
         instead=_instead(table.table("instead")),
         absent=table.text("absent", ""),
         device=table.text("device", ""),
+        note=table.text("note", ""),
     )
 
 

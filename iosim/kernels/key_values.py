@@ -22,7 +22,7 @@ TABLE_BITS = 32
 
 PAGE_SIZE = Parameter("page_size", 0, "tokens per page of the KV cache; by default K and V are contiguous", least=1)
 SCALE_GROUP = Parameter("scale_group", 0, "elements of a K or V row that share one scale; by default none", least=1)
-SCALE_BITS = Parameter("scale_bits", 16, "bits of one scale of a quantised cache", least=1)
+SCALE_BITS = Parameter("scale_bits", 16, "bits of one scale of a quantised cache", least=1, most=64)
 KV_PARAMETERS = (PAGE_SIZE, SCALE_GROUP, SCALE_BITS)
 
 

@@ -17,6 +17,7 @@ from iosim.exact import decide
 from iosim.kernels.algorithm import Call, Parameter
 from iosim.kernels.blocks import Extent, Strips, column_block, strips
 from iosim.kernels.kernel_file import mask_kind
+from iosim.masks import Band
 from iosim.schedule import Moved, Touch
 
 FEATURES = ("identity", "hedgehog", "taylor")
@@ -82,14 +83,23 @@ class Chunks:
         return Moved(tensor, self.problem.types.bits(tensor), read * self.heads, write * self.heads)
 
 
+def is_causal(problem: Attention) -> bool:
+    """Whether each query sees exactly the keys up to its own, the last query's being the last key."""
+    masks = [mask for mask, _ in problem.masks()]
+    return mask_kind(problem) == "causal" and all(
+        isinstance(mask, Band) and decide(mask.right == 0) and decide(mask.offset == mask.n_kv - mask.n_q)
+        for mask in masks
+    )
+
+
 def chunks_of(call: Call) -> Chunks:
     """The cut of a call: chunks of the tile's rows.
 
     Raises:
         UsageError: a mask other than full or causal, or a causal one with lengths that differ.
     """
-    problem, kind = call.problem, mask_kind(call.problem)
-    if kind not in ("full", "causal") or (kind == "causal" and decide(problem.n_q != problem.n_kv)):
+    problem, causal = call.problem, is_causal(call.problem)
+    if not (causal or mask_kind(problem) == "full") or (causal and decide(problem.n_q != problem.n_kv)):
         raise UsageError(
             f"linear attention keeps a state of all tokens before: it has no mask {problem.mask}",
             "--mask",
@@ -102,7 +112,7 @@ def chunks_of(call: Call) -> Chunks:
     wide = {"identity": d, "hedgehog": 2 * d, "taylor": 1 + d + d * d}
     return Chunks(
         problem=problem,
-        causal=kind == "causal",
+        causal=causal,
         chunk=call.tiling.rows,
         blocks=strips(shape.head_dim_v, int(call.settings.get("value_block", 0)) or shape.head_dim_v),
         features=wide[str(call.settings.get("features", "identity"))],

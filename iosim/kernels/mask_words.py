@@ -28,7 +28,7 @@ from iosim.units import binary_bytes
 
 MASK = Parameter("mask", "on-chip", "where masked entries come from", choices=("on-chip", "tiling-mask", "tensor"))
 MASK_BLOCK = Parameter("mask_block", 1024, "M: largest block that the M-mask of 2 M x 2 M entries serves", least=1)
-MASK_BITS = Parameter("mask_bits", 8, "bits of one entry of a mask in memory", least=1)
+MASK_BITS = Parameter("mask_bits", 8, "bits of one entry of a mask in memory", least=1, most=64)
 MASK_PARAMETERS = (MASK, MASK_BLOCK, MASK_BITS)
 
 TENSORS = {"tiling-mask": "M_mask", "tensor": "mask"}
@@ -73,6 +73,12 @@ def _check(call: Call) -> None:
     if not tiling.flat or decide(largest > block):
         what = f"an M-mask of 2 x {block} rows serves flat tiles of up to {block} x {block}, got {tiling}"
         raise UsageError(what, "--set mask_block", f"at least {largest}")
+
+
+def mask_limit(call: Call) -> tuple[int, int]:
+    """Most rows and keys of a tile that the mask serves."""
+    rows, cols, block = call.tiling.rows, call.tiling.cols, call.number("mask_block")
+    return (min(rows, block), min(cols, block)) if call.settings["mask"] == "tiling-mask" else (rows, cols)
 
 
 def mask_touches(call: Call, plan: HeadTiles, head: int, tile: int) -> dict[int, tuple[Touch, ...]]:

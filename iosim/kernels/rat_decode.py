@@ -22,6 +22,7 @@ from iosim.exact import ceil_div, decide, least, most
 from iosim.kernels.algorithm import Algorithm, Call, register
 from iosim.kernels.blocks import strips
 from iosim.kernels.kernel_file import mask_kind
+from iosim.kernels.linear_parts import is_causal
 from iosim.kernels.programs import Step
 from iosim.kernels.rat import CHUNK, chunks_before
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work, WorkingSet
@@ -68,10 +69,10 @@ def decode(call: Call) -> tuple[Launch, ...]:
 
 
 def _check(call: Call) -> None:
-    kind, shape = mask_kind(call.problem), call.problem.shape
-    if kind != "causal" and not (kind == "full" and decide(call.problem.n_q == 1)):
+    problem = call.problem
+    if not is_causal(problem) and not (mask_kind(problem) == "full" and decide(problem.n_q == 1)):
         raise UsageError("RAT decodes causally: each new token sees all summaries before it", "--mask", "causal")
-    if shape.latent:
+    if problem.shape.latent:
         raise UsageError("RAT reads V apart from K", "--latent")
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
 from iosim.kernels.algorithm import ALGORITHMS, Call, Setting
+from iosim.kernels.fitting import cluster_notes, fitted
 from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
 from iosim.machine import Device
 from iosim.masks import Tiling
-from iosim.schedule import Schedule, WorkingSet
-from iosim.units import binary_bytes
+from iosim.schedule import Schedule
 
 
 def make_schedule(
@@ -38,7 +38,8 @@ def make_schedule(
     file = load_kernel(kernel) if isinstance(kernel, str) else kernel
     made, algorithm = prepare(problem, device, file, tile, settings or {}, pack_gqa), file.algorithm
     call = made.call
-    notes = (*made.notes, *_elsewhere(file, device), *(f"{file.name}: {note}" for note in algorithm.notes(call)))
+    own = (f"{file.name}: {file.note}",) if file.note else ()
+    notes = (*made.notes, *_elsewhere(file, device), *own, *(f"{file.name}: {note}" for note in algorithm.notes(call)))
     if problem.unequal:
         notes = (*notes, UNEQUAL)
     if problem.shared_keys and algorithm.name != "cascade":
@@ -121,8 +122,9 @@ def prepare(
         tiling = replace(tiling, group=problem.shape.group)
     chosen = algorithm.settings(file.parameters, rule.settings if rule else _kept(own), settings)
     call = Call(problem, tiling, chosen, *_cores(device))
-    call, notes = _fit(file, call, device if fit else None, rule)
-    return Prepared(call, packed, notes)
+    clusters = cluster_notes(file, call, device)
+    call, notes = fitted(file, call, device if fit else None, rule, settings)
+    return Prepared(call, packed, (*notes, *clusters))
 
 
 def _cores(device: Device | None) -> tuple[int, tuple[tuple[str, int], ...], int]:
@@ -175,63 +177,3 @@ def _own_rule(file: KernelFile, problem: Attention, device: Device | None) -> Ti
 def _kept(own: TileRule | None) -> Mapping[str, Setting]:
     """Settings of the kernel's own tile that a typed tile keeps: how it works, not how much it holds."""
     return {name: value for name, value in own.settings.items() if name in KEPT} if own else {}
-
-
-def _fit(file: KernelFile, call: Call, device: Device | None, rule: TileRule | None) -> tuple[Call, tuple[str, ...]]:
-    """The call with a tile that fits, and what to tell: a typed tile is refused, a default one shrunk."""
-    notes = [f"{file.name}: {rule.note or 'tile assumed'}, tile {rule.tiling} assumed"] if rule and rule.assumed else []
-    if device is None or lacks(file.algorithm.working_set(call), device) is None:
-        return call, tuple(notes)
-    smaller = next(
-        (
-            t
-            for t in _smaller(call.tiling)
-            if lacks(file.algorithm.working_set(replace(call, tiling=t)), device) is None
-        ),
-        None,
-    )
-    if rule is None or smaller is None:
-        short = lacks(file.algorithm.working_set(call), device)
-        raise UsageError(
-            f"tile {call.tiling} of {file.name} needs {short} on {device.name}",
-            "--tile",
-            f"the largest that fits is {smaller}" if smaller else "no tile fits: the head size is too large",
-        )
-    notes.append(f"{file.name}: tile {call.tiling} does not fit {device.name}; {smaller} assumed")
-    return replace(call, tiling=smaller), tuple(notes)
-
-
-def lacks(working_set: WorkingSet, device: Device) -> str | None:
-    """What a core of the device lacks for this working set, in words; None when it fits or only caches hold it."""
-    if device.kind == "tpu":
-        buffer = device.level("vmem").capacity_bytes if device.has_level("vmem") else None
-        fits = buffer is None or working_set.total_bytes <= buffer
-        return None if fits else f"{binary_bytes(working_set.total_bytes)} of {binary_bytes(buffer or 0)} vector memory"
-    if device.kind not in ("gpu", "npu"):
-        return None
-    name, words = ("l1", "L1 per core") if device.kind == "npu" else ("shared", "shared memory per block")
-    limits = [level.per_block_bytes or level.capacity_bytes for level in device.levels if level.name == name]
-    block = next((limit for limit in limits if limit), None)
-    if block and working_set.shared_bytes > block:
-        return f"{binary_bytes(working_set.shared_bytes)} of {binary_bytes(block)} {words}"
-    tensor = next((level.capacity_bytes for level in device.levels if level.name == "tensor-memory"), None) or 0
-    if working_set.tensor_bytes > tensor:
-        return f"{binary_bytes(working_set.tensor_bytes)} of {binary_bytes(tensor)} tensor memory"
-    whole = device.core_memory_bytes()
-    if working_set.total_bytes > whole:
-        return f"{binary_bytes(working_set.total_bytes)} of {binary_bytes(whole)} on-chip memory per core"
-    return None
-
-
-def _smaller(tiling: Tiling) -> Iterator[Tiling]:
-    """Flat tiles within this one, largest area first; extents are multiples of 16, halvings or powers of two."""
-    rows, cols = _extents(tiling.rows), _extents(tiling.cols)
-    shapes = sorted(((a, b) for a in rows for b in cols), key=lambda s: (-s[0] * s[1], -s[0]))
-    for a, b in shapes:
-        yield Tiling((a,), (b,), tiling.group)
-
-
-def _extents(extent: int) -> list[int]:
-    halvings = [extent >> shift for shift in range(extent.bit_length()) if extent >> shift]
-    powers = [1 << shift for shift in range(extent.bit_length())]
-    return sorted({*range(16, min(extent, 512) + 1, 16), *halvings, *powers}, reverse=True)

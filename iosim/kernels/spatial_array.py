@@ -22,8 +22,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from iosim.errors import UsageError
-from iosim.kernels.algorithm import Algorithm, Call, Parameter, moved, register, total_sums, visited_work
+from iosim.kernels.algorithm import (
+    Algorithm,
+    Call,
+    Parameter,
+    longest_walk,
+    moved,
+    register,
+    total_sums,
+    visited_work,
+)
 from iosim.kernels.array_cycles import array_work, fused_cycles
 from iosim.kernels.blocks import score_block
 from iosim.kernels.programs import Step, head_tiles
@@ -33,15 +41,8 @@ from iosim.units import si
 
 
 def passes(call: Call) -> int:
-    """Passes over the keys.
-
-    Raises:
-        UsageError: no cascade of attention has so many.
-    """
-    number = call.number("passes")
-    if number > 3:
-        raise UsageError(f"attention takes 1, 2 or 3 passes over the keys, got {number}", "--set passes")
-    return number
+    """Passes over the keys."""
+    return call.number("passes")
 
 
 def way(call: Call) -> str:
@@ -116,13 +117,18 @@ def working_set(call: Call) -> WorkingSet:
     """Global buffer: a tile of K and V; per row Q, the output, two statistics, and what the passes leave between."""
     problem, shape, bits = call.problem, call.problem.shape, call.problem.types.bits
     rows, cols = min(call.tiling.rows, problem.n_q), min(call.tiling.cols, problem.n_kv)
-    longest = total_sums(problem, call.tiling).longest
+    longest = longest_walk(problem, call.tiling) if passes(call) > 1 else 0
     values = 0 if shape.latent else shape.head_dim_v * bits("V")
     words = shape.head_dim_v + 2 + (2 * longest if passes(call) == 2 else 0)
     if way(call) == "keep":
         words += min(longest * cols, problem.n_kv)
     row_bits = shape.head_dim * bits("Q") + words * call.number("state_bits")
     return WorkingSet((cols * (shape.head_dim * bits("K") + values) + rows * row_bits) // 8, 0)
+
+
+def limit(call: Call) -> tuple[int, int]:
+    """Key tiles are no wider than the array."""
+    return call.tiling.rows, min(call.tiling.cols, call.number("array"))
 
 
 def notes(call: Call) -> tuple[str, ...]:
@@ -141,9 +147,9 @@ def notes(call: Call) -> tuple[str, ...]:
 
 PARAMETERS = (
     Parameter("lse", False, "write one fp32 log-sum-exp word per row"),
-    Parameter("passes", 1, "passes over the keys: 1, 2 or 3", least=1),
+    Parameter("passes", 1, "passes over the keys: 1, 2 or 3", least=1, most=3),
     Parameter("array", 256, "rows and columns of the 2D array, and elements of the 1D array", least=1),
-    Parameter("state_bits", 16, "bits of scores, statistics and outputs in the buffer", least=1),
+    Parameter("state_bits", 16, "bits of scores, statistics and outputs in the buffer", least=1, most=64),
     Parameter("softmax", "2d", "the array that exponentiates scores", choices=("2d", "1d")),
     Parameter("exp_cycles", 7, "cycles of one exponential and its subtraction: 6 multiply-adds and 1", least=1),
 )
@@ -161,6 +167,7 @@ SPATIAL_ARRAY = register(
         ),
         launches=forward,
         working_set=working_set,
+        limit=limit,
         packs=False,
         notes=notes,
     )
@@ -176,6 +183,7 @@ SPATIAL_ARRAY_AGAIN = register(
         parameters=PARAMETERS,
         launches=forward,
         working_set=working_set,
+        limit=limit,
         packs=False,
         notes=notes,
     )

@@ -9,7 +9,8 @@ Words per head, areas and rows summed over visited first-level tiles:
     mask entries      of tiles with masked entries (`mask=tiling-mask`), or of all (`tensor`): `mask_words`
 Larger first-level tiles mean fewer hand-overs of P V and fewer synchronisations, not fewer scores.
 Sources: Lin et al. 2024, FastAttention (arXiv 2410.16663) sections 4.1 and 4.2; Huawei's descriptions of the split
-AI core (910B and later). On cores that share memory (`shared=true`) nothing is handed over.
+AI core (910B and later); two buffers of each operand in L0: Dao-AILab/flash-attention csrc/flash_attn_npu (2026,
+qk_matmul.hpp); what UB holds is assumed. On cores that share memory (`shared=true`) nothing is handed over.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from dataclasses import replace
 from iosim.kernels import flash2
 from iosim.kernels.algorithm import LSE, MMA_ROWS, Algorithm, Call, Parameter, register, total_sums
 from iosim.kernels.key_values import KV_PARAMETERS, key_row_bits
-from iosim.kernels.mask_words import MASK_PARAMETERS, mask_moved, mask_touches, notes
+from iosim.kernels.mask_words import MASK_PARAMETERS, mask_limit, mask_moved, mask_touches, notes
 from iosim.kernels.programs import Step, head_tiles
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, WorkingSet
 
 HANDED = ("S_handed", "P_handed", "O_handed")
+#: slices of an operand in L0A or L0B at once
+BUFFERS = 2
 
 
 def forward(call: Call) -> tuple[Launch, ...]:
@@ -78,13 +81,27 @@ def _program(call: Call, base: Program) -> Program:
 
 
 def working_set(call: Call) -> WorkingSet:
-    """Q and `stages` K/V tiles in L1; a basic block of scores, of the output in L0C, of mask entries beside it."""
+    """Q and `stages` K/V tiles in L1; what a basic block holds in the buffers beside it.
+
+    L0A, L0B: the operands of a product, in slices of `block` of its depth, two of each: one is multiplied, the next
+    one loaded. L0C: a block of scores and one of P V. UB, over a core's vector cores: the running output and two
+    statistics of all rows; a block under softmax as scores, probabilities and mask entries, P V in its place.
+    """
     shape, bits, tiling = call.problem.shape, call.problem.types.bits, call.tiling
     shared = tiling.rows * shape.head_dim * bits("Q") + call.number("stages") * tiling.cols * key_row_bits(call)
-    block = call.number("block")
-    columns = min(block, tiling.cols) + min(block, shape.head_dim_v)
-    entries = 0 if call.settings["mask"] == "on-chip" else min(block, tiling.cols) * call.number("mask_bits")
-    return WorkingSet(shared // 8, min(block, tiling.rows) * (columns * bits("accumulator") + entries) // 8)
+    rows, cols, d, d_v = (
+        min(call.number("block"), n) for n in (tiling.rows, tiling.cols, shape.head_dim, shape.head_dim_v)
+    )
+    accumulator, p = bits("accumulator"), bits("P")
+    entry = accumulator + p + (0 if call.settings["mask"] == "on-chip" else call.number("mask_bits"))
+    output = tiling.rows * (shape.head_dim_v + 2) * accumulator
+    held = {
+        "l0a": BUFFERS * rows * max(d * bits("Q"), cols * p),
+        "l0b": BUFFERS * cols * max(d * bits("K"), d_v * bits("V")),
+        "l0c": rows * (cols + d_v) * accumulator,
+        "ub": output + rows * max(cols * entry, d_v * accumulator),
+    }
+    return WorkingSet(shared // 8, 0, levels=tuple((name, size // 8) for name, size in held.items()))
 
 
 FAST_ATTENTION = register(
@@ -105,6 +122,7 @@ FAST_ATTENTION = register(
         ),
         launches=forward,
         working_set=working_set,
+        limit=mask_limit,
         notes=notes,
     )
 )

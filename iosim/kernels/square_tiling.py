@@ -15,7 +15,6 @@ Source: Saha, Ye 2024, The I/O complexity of attention (arXiv 2402.07443), algor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isqrt
 
 from iosim.errors import UsageError
 from iosim.exact import decide
@@ -26,15 +25,6 @@ from iosim.kernels.step_tables import shared_pattern
 from iosim.schedule import Launch, Program, Touch, Traffic, Work, WorkingSet
 
 STATISTICS = ("l", "m")
-
-
-def largest_block(memory_elements: int, stationary: str) -> int:
-    """B that fills a memory of so many words; 0 when not even B = 1 fits.
-
-    >>> largest_block(1024, "blocks"), largest_block(1024, "outer-product")
-    (16, 31)
-    """
-    return isqrt(memory_elements // 4) if stationary == "blocks" else max(0, isqrt(memory_elements) - 1)
 
 
 def launches(call: Call) -> tuple[Launch, ...]:
@@ -143,5 +133,6 @@ SQUARE_TILING = register(
         ),
         launches=launches,
         working_set=working_set,
+        square=True,
     )
 )  # fmt: skip

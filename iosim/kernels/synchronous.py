@@ -81,7 +81,7 @@ SYNCHRONOUS = register(
             MMA_ROWS,
             *KV_PARAMETERS,
             Parameter("slots", 1, "K or V tiles in shared memory at once, in turn", least=1),
-            Parameter("threads", 512, "threads of a block; each stages 16 bytes", least=32),
+            Parameter("threads", 512, "threads of a block; each stages 16 bytes", least=32, most=1024),
             Parameter("prefetch", False, "the next tile waits in registers while products run"),
             Parameter("padding", 0, "elements added to each row in shared memory, against bank conflicts"),
             Parameter(

@@ -98,7 +98,7 @@ def model(call: Call) -> str:
     return "" if cut.again or one else "each operand of a product counted once, more than one core can hold"
 
 
-PASSES = Parameter("passes", 1, "times the softmax kernel reads a row of scores: 1, 2 or 3", least=1)
+PASSES = Parameter("passes", 1, "times the softmax kernel reads a row of scores: 1, 2 or 3", least=1, most=3)
 GEMM_TILE = Parameter(
     "gemm_tile", 0, "square tile of the products, in rows; by default each operand is touched once", least=1
 )

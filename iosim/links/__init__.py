@@ -4,6 +4,7 @@ from iosim.links.asked import EXCHANGES, LinkAsked, way_of
 from iosim.links.floor import SharedFloor, shared_floor
 from iosim.links.offload import OFFLOADS
 from iosim.links.rate import NAMES, Far, Link, far_of, link_of
+from iosim.links.states import gathered
 from iosim.links.way import Least, Proven, Recompute, Share, Step, Told, Way
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Told",
     "Way",
     "far_of",
+    "gathered",
     "link_of",
     "shared_floor",
     "way_of",

@@ -7,7 +7,8 @@ Elements that one of P devices receives, for N tokens in shards of n tokens, per
     ulysses    (N - n) rows of Q, K, V of its H / P heads, then n rows of O of the other heads: two all-to-alls.
                Backward: (N - n) rows of dO, then n rows of dQ, dK, dV; Q, K, V stay from the forward pass.
                With more devices than key/value heads each has one of them, and gradients of it are summed at home
-    state-gather (LASP-2)   H_kv d d_v from each of the P - 1 others, for linear attention, at any N
+    state-gather (LASP-2)   H_kv d d_v from each of the P - 1 others, for plain linear attention, at any N; what other
+               kernels keep is in `links.states`
 Every device ends with the outputs of its own rows. Partial outputs of a ring merge on chip.
 Sources: Liu, Zaharia, Abbeel 2023, Ring Attention (arXiv 2310.01889); Zhu 2024, ring-flash-attention, for zigzag and
 for gradients; Jacobs et al. 2023, DeepSpeed-Ulysses (arXiv 2309.14509); Sun et al. 2025, LASP-2 (arXiv 2502.07563).
@@ -82,7 +83,7 @@ def ulysses(problem: Attention, devices: int, settings: dict[str, str]) -> Way:
 
 
 def state_gather(problem: Attention, devices: int, settings: dict[str, str]) -> Way:
-    """Linear attention: one all-gather of states.
+    """Linear attention: one all-gather of states, here those of sums of keys and values without map, gate or normaliser.
 
     Raises:
         UsageError: as `shared_tokens`, or a backward pass.

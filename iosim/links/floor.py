@@ -49,7 +49,7 @@ def shared_floor(problem: Attention, way: Way, cluster: Cluster, far: Far, warm:
     """
     device, rate = cluster.device, cluster.link_bytes_per_s
     cache = device.cache_before("hbm")
-    kept = (cache.capacity_bytes or 0) * cache.instances * cluster.count if warm and cache else 0
+    kept = (cache.total_bytes or 0) * cluster.count if warm and cache else 0
     read, written = max(0, way.proven.read_bytes - kept), max(0, way.proven.write_bytes - kept)
     peak = max(device.peak_flop_per_s(problem.types.q), device.peak_flop_per_s(problem.types.kv)) * cluster.count
     bandwidth = device.bandwidth_bytes_per_s("hbm") * cluster.count

@@ -35,8 +35,8 @@ class Case:
     """One kernel on one shape, every choice made."""
 
     kernel: str
-    """runner: cpu-tiled, cpu-unfused, cpu-sdpa, sdpa-flash, sdpa-cudnn, sdpa-efficient, sdpa-math, flex, fa2, fa3, fa4,
-    triton-tiled; fill, copy, chase"""
+    """runner: cpu-tiled, cpu-unfused, cpu-sdpa, sdpa-flash, sdpa-cudnn, sdpa-efficient, sdpa-math, unfused, flex, fa2,
+    fa3, fa4, triton-tiled; fill, copy, chase"""
     batch: int
     """sequences"""
     heads: int

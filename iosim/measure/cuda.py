@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import importlib.util
-import math
 import subprocess
 import time
 import warnings
@@ -14,18 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iosim.errors import AbsentError, CheckError
-from iosim.measure.cases import PROBES, Case
+from iosim.measure.cases import Case
+from iosim.measure.checking import SMALL, check, small_of
 from iosim.measure.clock import Measured, timing_of
-from iosim.measure.cuda_calls import Call, make_call
+from iosim.measure.cuda_calls import make_call
+from iosim.measure.cuda_times import repeated
 from iosim.measure.experiments import PACKAGES, Board
 
-#: relative error against single precision on some rows beyond which a kernel is wrong
-TOLERANCE = 2e-2
 #: bytes read to push everything out of the last cache, at least; four times its size where that is more
 FLUSH_BYTES = 256 << 20
-#: clocks that the GPU idles before a timed call, so that the processor's launches are not in the time
-SPIN_CLOCKS = 300_000
-FEWEST, MOST = 3, 100
+#: calls before one that is profiled: libraries choose, load and allocate in the first
+WARM_UP = 2
 DISTRIBUTIONS = ("triton", "flash_attn", "flash_attn_3", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 
 
@@ -59,6 +57,8 @@ class CudaMachine:
     """PyTorch's name of the device"""
     clock: Clock = field(default_factory=lambda: Clock())
     """of the multiprocessors while cases run"""
+    tried: dict[Case, str] = field(default_factory=dict)
+    """small cases whose results were compared: why a kernel is wrong, or empty"""
 
     @classmethod
     def find(cls) -> CudaMachine:
@@ -122,6 +122,7 @@ class CudaMachine:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
+                self._try(case)
                 call = make_call(self, case)
                 made = call.run()
             except RuntimeError as error:
@@ -129,23 +130,55 @@ class CudaMachine:
                     raise
                 why = "; ".join(_first_line(each.message) for each in said)  # which backend refused, and why
                 raise RuntimeError(f"{_first_line(error)}; {why}") from error
-        wrong = 0.0 if case.kernel in PROBES else self.error(case, call, made)
-        if not wrong < TOLERANCE:
-            raise CheckError(f"{case.kernel} is wrong by {wrong:.1e}", case.key)
-        times = {
-            "warm": timing_of(self.times(call.run, None, limit_s)),
-            "cold": timing_of(self.times(call.run, self.scratch.sum, limit_s)),
-        }
-        return Measured(times, {**call.about, "error_of_result": f"{wrong:.1e}", "clock_mhz": self.clock.now()})
+        wrong = check(self, case, call, made)
+        warm = repeated(self.torch, call.run, None, limit_s)
+        cold = repeated(self.torch, call.run, self.scratch.sum, limit_s)
+        about = {"error_of_result": f"{wrong:.1e}", "clock_mhz": self.clock.now()}
+        slower = max(warm, cold, key=lambda made: made.host_s)
+        about |= {"host_s": f"{slower.host_s:.3g}", "spin_s": f"{slower.spin_s:.3g}"}
+        times = {"warm": timing_of(warm.times_s), "cold": timing_of(cold.times_s)}
+        return Measured(times, {**call.about, **about})
 
-    def profile(self, case: Case) -> None:
+    def _try(self, case: Case) -> None:
+        """Compare all of a small case's result, once per kernel and its choices.
+
+        Raises:
+            CheckError: it is wrong, now or before.
+        """
+        small = small_of(case)
+        if small is None:
+            return
+        if small not in self.tried:
+            self.tried[small] = self._wrong(small)
+        if why := self.tried[small]:
+            raise CheckError(f"{why} on a small case, so it is not timed", small.key)
+
+    def _wrong(self, small: Case) -> str:
+        """How a result is wrong; empty where it is right, or where the kernel does not run: the case itself says why."""
+        try:
+            call = make_call(self, small)
+            made = call.run()
+        except Exception:  # kernels, compilers and drivers raise whatever they like
+            return ""
+        try:
+            check(self, small, call, made, SMALL)
+        except CheckError as error:
+            return error.faults[0].what
+        return ""
+
+    def profile(self, case: Case, cold: bool = True) -> None:
         """One call inside the profiler's range, in an NVTX range named after the case.
 
+        Args:
+            cold: flush the last cache before it, as before a timed call.
         Raises:
             As `run`.
         """
         call = make_call(self, case)
-        call.run()
+        for _ in range(WARM_UP):
+            call.run()
+        if cold:
+            self.scratch.sum()
         self.torch.cuda.synchronize()
         self.torch.cuda.nvtx.range_push(case.label)
         self.torch.cuda.profiler.start()
@@ -165,49 +198,6 @@ class CudaMachine:
         except RuntimeError:
             return False
         return True
-
-    def times(self, call: Callable[[], Any], flush: Callable[[], Any] | None, limit_s: float) -> list[float]:
-        """Seconds between events around each call; `flush` and a spin run before, outside them."""
-        once = max(self._timed(call, flush, 1)[0], self._timed(call, flush, 1)[0])
-        each = once + (4e-4 if flush else 2e-4)
-        return self._timed(call, flush, max(FEWEST, min(MOST, int(limit_s / each))))
-
-    def _timed(self, call: Callable[[], Any], flush: Callable[[], Any] | None, runs: int) -> list[float]:
-        cuda = self.torch.cuda
-        spin = getattr(cuda, "_sleep", None)
-        events = []
-        for _ in range(runs):
-            if flush is not None:
-                flush()
-            if spin is not None:
-                spin(SPIN_CLOCKS)
-            start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-            start.record()
-            call()
-            end.record()
-            events.append((start, end))
-        cuda.synchronize()
-        return [start.elapsed_time(end) / 1e3 for start, end in events]
-
-    def error(self, case: Case, call: Call, made: Any) -> float:
-        """Largest relative error of some rows of the first and of the last head against single precision."""
-        torch, group = self.torch, case.heads // case.kv_heads
-        result, errors = call.result(made), []
-        rows = torch.linspace(0, case.seq_q - 1, min(64, case.seq_q), device=self.place).long()
-        for batch, head in dict.fromkeys([(0, 0), (case.batch - 1, case.heads - 1)]):
-            q, k, v = (
-                each[batch, index].float()
-                for each, index in zip(call.tensors, (head, head // group, head // group), strict=True)
-            )
-            scores = q[rows] @ k.T / math.sqrt(case.head_dim)
-            if case.mask != "full":
-                keys = torch.arange(case.seq_kv, device=self.place)[None, :]
-                aligned = rows[:, None] + case.seq_kv - case.seq_q
-                window = int(case.mask.partition(":")[2] or case.seq_kv)
-                scores = scores.masked_fill((keys > aligned) | (keys <= aligned - window), -math.inf)
-            exact = torch.softmax(scores, -1) @ v
-            errors.append(float((result[batch, head][rows].float() - exact).norm() / exact.norm()))
-        return math.nan if any(map(math.isnan, errors)) else max(errors)
 
 
 def _first_line(error: object) -> str:

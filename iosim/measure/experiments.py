@@ -201,7 +201,7 @@ def _masks() -> Iterator[Case]:
     for mask in ("causal", "full"):
         yield Case("flex", 1, 32, 32, 128, 8192, 8192, mask, 128, 128, experiment="masks")
     for n in (1024, 4096):
-        for kernel in ("sdpa-math", "sdpa-efficient"):
+        for kernel in ("unfused", "sdpa-math", "sdpa-efficient"):
             yield Case(kernel, 4, 16, 16, 64, n, n, "full", experiment="old")
 
 

@@ -103,13 +103,15 @@ def parse_nsight(text: str, where: str = "") -> tuple[Launch, ...]:
     header: list[str] = []
     units: dict[str, str] = {}
     found: list[_Gathered] = []
-    for line, cells in _records(text):
+    for line, quoted, cells in _records(text):
         if "ID" in cells and "Kernel Name" in cells:
             header, units = cells, {}
             continue
         if not header or not (cells[0].isdigit() or cells[0] == ""):
             continue  # the program's own output
         if len(cells) != len(header):
+            if not quoted:
+                continue  # the program's too: each cell of the profiler's stands in quotes
             raise FileError(
                 f"a line of {len(cells)} columns, the header has {len(header)}", f"{where} line {line}", _CUT
             )
@@ -124,6 +126,8 @@ def parse_nsight(text: str, where: str = "") -> tuple[Launch, ...]:
 
 
 _CUT = "was the file cut short?"
+#: how a table starts
+HEADER = '"ID","'
 
 
 class _Gathered:
@@ -160,12 +164,13 @@ def _keep(metrics: dict[str, float], name: str, text: str, unit: str, where: str
         metrics[name] = value * _factor(unit.strip(), where)
 
 
-def _records(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each line that is not the profiler's own."""
+def _records(text: str) -> Iterator[tuple[int, bool, list[str]]]:
+    """Line number, whether it starts with a quote, and cells of each line that is not the profiler's own."""
     for count, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
         if line.strip() and not line.startswith("=="):
+            line = line[max(0, line.find(HEADER)) :]  # a program's last line may lack its end
             try:
-                yield count, next(csv.reader([line], strict=True))
+                yield count, line.startswith('"'), next(csv.reader([line], strict=True))
             except csv.Error:
                 if re.match(r'"\d+",', line):
                     raise FileError("a line cut short", f"line {count}", _CUT) from None

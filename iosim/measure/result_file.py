@@ -24,13 +24,13 @@ TIMES = ("time_s", "time_p20_s", "time_p80_s", "runs", "flop_per_s")
 COUNTERS = (*QUANTITIES, "launches", "profiled_kernels", "profile_error")
 COLUMNS = (
     "case", "device", "kernel", "phase", "dtype", "kv_dtype", "tile", "l2", *CHOICES, *TIMES, *COUNTERS, "runner", "steps",
-    "registers", "shared_bytes", "error_of_result", "board", "l2_bytes", "driver", "clock_mhz", "max_clock_mhz", "versions",
+    "registers", "shared_bytes", "error_of_result", "host_s", "spin_s", "board", "l2_bytes", "driver", "clock_mhz", "max_clock_mhz", "versions",
     "measured_at", "error",
 )  # fmt: skip
-#: runner -> the catalogue kernel whose schedule it has; probes are no attention
+#: runner -> the catalogue kernel whose schedule it has; probes are no attention, and PyTorch's math path has launches of its own
 SCHEDULES = {
     "cpu-tiled": "cpu-tiled", "cpu-unfused": "cpu-unfused", "cpu-sdpa": "cpu-flash", "sdpa-flash": "flash2", "sdpa-cudnn": "cudnn",
-    "sdpa-efficient": "xformers", "sdpa-math": "unfused", "flex": "flex", "triton-tiled": "triton", "fa2": "flash2",
+    "sdpa-efficient": "xformers", "sdpa-math": "probe-sdpa-math", "unfused": "unfused", "flex": "flex", "triton-tiled": "triton", "fa2": "flash2",
     "fa3": "flash3", "fa4": "flash4", **{name: f"probe-{name}" for name in PROBES},
 }  # fmt: skip
 

@@ -100,7 +100,8 @@ TOPICS: dict[str, Topic] = {
         "how far a kernel is from a floor",
         "Bytes that a kernel moves across a boundary, both ways, over the floor of a class of algorithms at the same "
         "boundary with the same memory. `any` compares with every correct kernel, `scores` with those that form each "
-        "score as a sum, `once` with those that also never recompute. 1x means provably optimal in that class.",
+        "score as a sum, `once` with those that also never recompute. 1x means provably optimal in that class. `any` of a kernel "
+        "of another function (linear attention, a scan) compares with every kernel of that function.",
         "(read + written bytes) / floor",
         ("compare gaps at one boundary only: a floor for one core's memory says nothing of main memory",),
         "docs/explanation/floors.md",
@@ -143,7 +144,7 @@ TOPICS: dict[str, Topic] = {
     "ceilings": Topic(
         "what each resource would take alone",
         "Seconds that each resource needs for the kernel's own work: executed FLOP, exponentials, shared-memory "
-        "traffic, requests at L2, bytes at main memory. The longest is the bottleneck. They are no floors: another "
+        "traffic, requests at L2, bytes at main memory. The longest binds. They are no floors: another "
         "kernel may do less work.",
         "work / rate, per resource",
         ("masked entries of visited tiles count as executed", "the L2's rate is the best measured one where known"),
@@ -163,7 +164,7 @@ TOPICS: dict[str, Topic] = {
     "exchange": Topic(
         "how devices share a call, and what one of P sends",
         "ring, zigzag: K and V of all shards but one. ulysses: heads of others out, rows of others back. state-gather: "
-        "one state per head, for linear attention. tiling-allreduce: projected rows added up, block by block. "
+        "one state per head and its decay, for linear attention. tiling-allreduce: projected rows added up, block by block. "
         "attention-servers: Q and new keys in, O out, the cache stays. Backward, gradients of keys travel with them.",
         "(N - n) H_kv (d + d_v); (N - n) (H (d + d_v) + H_kv (d + d_v)) / P; (P - 1) H_kv d d_v; 2 (P - 1) / P N W; "
         "n (H (d + d_v) + H_kv (d + d_v)) / P both ways",

@@ -19,24 +19,65 @@ def validation_text(found: Validation) -> str:
     tables = [group for group in found.groups if not group.paper and group.quantity == "time"]
     papers = [group for group in found.groups if group.paper]
     moved = [group for group in found.groups if group.quantity != "time"]
-    parts = [_tables(tables), _papers(papers, found), _moved(moved), _left_out(found, papers)]
+    parts = [_tables(tables), _unexpected(tables), _papers(papers, found), _moved(moved), _left_out(found, papers)]
     if not found.groups:
         return "\n".join([part for part in parts if part] + ["no row can be compared"]) + "\n"
+    parts.append(_floors(found))
     parts.append("\n".join(["", "largest errors:", *_worst(found)]))
     return "\n".join(part for part in parts if part) + "\n"
 
 
 def _tables(groups: Sequence[Group]) -> str:
-    if not groups:
+    shown = [group for group in groups if group.errors]
+    if not shown:
         return ""
-    width = max(len(group.device) for group in groups)
-    lines = [f"{'device':{width}} {'kernel':8} {'phase':8} window     {FIGURES} | judged | fitted pair  floors beaten"]
-    for group in groups:
-        head = f"{group.device:{width}} {group.kernel:8} {group.phase:8} {'yes' if group.window else 'no':6} {group.rows:5}"
-        lines.append(
-            f"{head}  {_figures(group)}   {group.floors_beaten:12}" if group.errors else f"{head}   {group.why}"
+    width = max(len(group.device) for group in shown)
+    by = max(len(group.framework) for group in shown)
+    sizes = max(4, *(len(group.head_dims) for group in shown))
+    lines = [
+        f"{'device':{width}} {'by':{by}} {'kernel':11} {'phase':9} {'head':{sizes}} window   {FIGURES} | judged | fitted pair"
+    ]
+    for group in shown:
+        head = (
+            f"{group.device:{width}} {group.framework:{by}} {group.kernel:11} {group.phase:9} {group.head_dims:{sizes}}"
         )
+        lines.append(f"{head} {group.window_kind:5} {group.rows:6}  {_figures(group)}")
     return "\n".join(lines)
+
+
+def _unexpected(groups: Sequence[Group]) -> str:
+    """Rows that only a floor speaks of, by kernel and reason; the other formats have them by device, types and phase."""
+    rows: dict[str, int] = {}
+    devices: dict[str, dict[str, None]] = {}
+    for group in groups:
+        if not group.errors:
+            what = group.why if group.kernel in group.why else f"{group.kernel}: {group.why}"
+            rows[what] = rows.get(what, 0) + group.rows
+            devices.setdefault(what, {})[group.device] = None
+    return "\n".join(f"no expectation: {rows[what]:,} rows: {what} ({', '.join(devices[what])})" for what in rows)
+
+
+def _named(group: Group) -> str:
+    types = "/".join(dict.fromkeys(group.types))
+    words = (group.device, group.framework, group.kernel, types, group.phase, group.paper)
+    return " ".join(word for word in words if word and word != "none")
+
+
+def _floors(found: Validation) -> str:
+    """Rows faster than their floor, in all and by group."""
+    floors = found.floors()
+    beaten = [group for group in found.groups if group.quantity == "time" and group.floors_beaten]
+    if not floors["rows"]:
+        return ""
+    return "\n".join(
+        [
+            f"floors beaten: {floors['beaten']:,} of {floors['rows']:,} rows",
+            *(
+                f"  {group.floors_beaten:,} of {group.floor_rows:,}: {_named(group)}, up to {group.floor_ratio:.2f} times"
+                for group in beaten
+            ),
+        ]
+    )
 
 
 def _papers(groups: Sequence[Group], found: Validation) -> str:
@@ -87,12 +128,12 @@ def _figures(group: Group, halves: bool = True) -> str:
     judged = f" | {_judged(group.judged)}" if halves else ""
     return (
         f"{errors.median_abs_error:6.1%} {errors.mean_abs_error:6.1%} {errors.p90_abs_error:6.1%} "
-        f"{errors.median_ratio - 1:+7.1%}{judged} | {group.yardstick.median_abs_error:6.1%}"
+        f"{errors.median_ratio - 1:+7.1%}{judged} | {_judged(group.yardstick)}"
     )
 
 
 def _judged(errors: Errors | None) -> str:
-    """Median error of the rows that no constant was fitted on."""
+    """Median error of the rows that no constant was fitted on, or of the yardstick."""
     return "      " if errors is None else f"{errors.median_abs_error:6.1%}"
 
 

@@ -1,7 +1,8 @@
 """FlashAttention-2 on Ampere, Ada and consumer Blackwell: blocks of four warps, one or two to a core, plain grid.
 
 One block alone on a core is serial: Q K^T waits for V's load, softmax and P V wait for the next K. Two blocks
-hide each other's waits in part. Constants are counted in what the device does by itself (the time of a launch in a
+share the core's units, so that tiles take longer in company, but what a block waits for before and after its tiles the
+other one hides. Constants are counted in what the device does by itself (the time of a launch in a
 graph, latencies of its last cache, its clocks), so that those of one device hold on another. Derivation: docs/explanation/time.md.
 """
 
@@ -31,6 +32,8 @@ MASK_INSTRUCTIONS = 4.0
 SMALL_PARTS = ("8.6", "8.9")
 #: registers allow two blocks of four warps with 255 registers a thread
 MOST_BLOCKS = 2
+#: order of the smooth maximum of blocks and bytes of the cache write, as on Hopper: one kernel of the framework's
+WRITE_OVERLAP = 2.0
 
 
 def plan(calls: Calls, rates: Rates, framework: str) -> Plan:
@@ -92,7 +95,9 @@ class Cycles:
     tile: Floats
     """a tile: both halves, each with the load behind it"""
     item: Floats
-    """a block beyond its tiles"""
+    """a block's waits beyond its tiles: start, page table, first loads, epilogue"""
+    masks: Floats
+    """what a block's tests of scores against the mask take beyond its tiles"""
 
 
 def _cycles(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float]) -> Cycles:
@@ -108,9 +113,8 @@ def _cycles(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float]) -> C
         tile=smooth_max(OVERLAP, product, load)
         + smooth_max(OVERLAP, product + softmax, load)
         + np.where(calls.local, mask, 0.0),
-        item=c["item"] * latency
-        + _first_loads(plan, calls) / rates.l2_bytes_per_clk
-        + np.where(calls.local, 0.0, masked_tiles(plan, calls) * mask),
+        item=c["item"] * latency + _first_loads(plan, calls) / rates.l2_bytes_per_clk,
+        masks=np.where(calls.local, 0.0, masked_tiles(plan, calls) * mask),
     )
 
 
@@ -123,7 +127,8 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     makespan, tiles = _makespan(plan, calls, rates, c, cycles, share, per_core, memory)
     slots = np.minimum(plan.items(calls), rates.cores * per_core)
     cycle = 1 / slots / rates.clock_hz / np.where(slots > rates.cores, share, 1.0)
-    each, items_s = tiles * cycle, plan.items(calls) * cycles.item * cycle
+    shared = np.where(slots > rates.cores, share, 1.0)
+    each, items_s = tiles * cycle, plan.items(calls) * (cycles.item * shared + cycles.masks) * cycle
     busy = 2 * cycles.product * MATRIX_SHARE * per_core * np.where(per_core > 1, share, 1.0) / cycles.tile
     launch = np.full(len(calls), c["launch"] * rates.launch_s)
     pieces = c["combine"] * rates.launch_s + c["combine_split"] * plan.splits * rates.hbm_latency_s
@@ -141,7 +146,7 @@ def parts(plan: Plan, calls: Calls, rates: Rates, c: Mapping[str, float], framew
     }
     if framework != "none":
         made["layout_copies_s"] = copies_s(plan, calls, rates, c)
-        made["cache_write_s"] = cache_write_s(calls, rates, c)
+        made["cache_write_s"] = cache_write_s(calls, rates, c, WRITE_OVERLAP)
     return made
 
 
@@ -166,11 +171,13 @@ def _makespan(
     many = ~calls.decode
     if many.any():
         pair = (1 / share / rates.clock_hz)[many]
+        item = (cycles.item * share + cycles.masks)[many] * pair
         placed = place(
-            plan[many], calls[many], rates, cycles.item[many] * pair, cycles.tile[many] * pair, order=GRID,
+            plan[many], calls[many], rates, item, cycles.tile[many] * pair, order=GRID,
             per_core=per_core[many], lone=share[many],
         )  # fmt: skip
-        made[many], tiles[many] = placed.makespan_s, placed.tiles
+        alone = np.where(plan.items(calls) <= rates.cores, (1 - share) * cycles.item / rates.clock_hz, 0.0)
+        made[many], tiles[many] = placed.makespan_s + alone[many], placed.tiles
     if calls.decode.any():
         first = (calls.n_kv - calls.seen_keys) // plan.keys
         walked = ceil_div(calls.n_kv, plan.keys) - first
@@ -181,7 +188,7 @@ def _makespan(
         def wave(running: Ints) -> Floats:
             slower = np.where(running > rates.cores, share, 1.0)
             tile = smooth_max(OVERLAP, cycles.tile / slower, running * stream)
-            return (cycles.item / slower + longest * tile) / rates.clock_hz
+            return (cycles.item + cycles.masks / slower + longest * tile) / rates.clock_hz
 
         waves = decode_waves(plan.items(calls), rates.cores * per_core, wave)
         made = np.where(calls.decode, waves, made)

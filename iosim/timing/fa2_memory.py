@@ -35,11 +35,14 @@ class Memory:
     def exposed_s(self, makespan: Floats, calls: Calls, rates: Rates, c: Mapping[str, float]) -> Floats:
         """What memory adds to arithmetic: a smooth maximum, since some cores compute while others wait.
 
-        In decode the tiles have already waited for K and V.
+        In decode the tiles have already waited for K and V, but all bytes together take their time at least.
         """
-        moved = np.where(calls.decode, calls.qo_bytes, calls.qo_bytes + self.kv_bytes)
+        everything = calls.qo_bytes + self.kv_bytes
+        moved = np.where(calls.decode, calls.qo_bytes, everything)
         bytes_time = bytes_s(moved, self.kept, rates) / c["hbm_efficiency"]
-        return np.asarray(smooth_max(c["memory_overlap"], makespan, bytes_time) - makespan, np.float64)
+        least = bytes_s(everything, self.kept, rates) / c["hbm_efficiency"]
+        overlapped = smooth_max(c["memory_overlap"], makespan, bytes_time)
+        return np.asarray(np.maximum(overlapped, least) - makespan, np.float64)
 
 
 def loaded_bytes(plan: Plan, calls: Calls) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from iosim.errors import AbsentError, UsageError, did_you_mean
 from iosim.machine import Device
 from iosim.timing import fa2, fa3, looped, trtllm, unfused
-from iosim.timing.calls import Calls
+from iosim.timing.calls import Calls, Ints
 from iosim.timing.constants import Calibration, load_calibration
 from iosim.timing.parts import Parts
 from iosim.timing.plan import FRAMEWORKS, Plan
@@ -72,6 +72,14 @@ PUBLISHED = {
 BACKWARD_OF = {"flash2-backward": "flash2", "unfused-backward": "unfused"}
 #: (family, framework) -> calibration of constants that the framework's call replaces by its own
 OWN_CALLS = {("fa3", "sglang"): "fa3-sglang", ("trtllm", "sglang"): "trtllm-sglang"}
+#: constants of vLLM's own kernel, which writes the cache, in version 0.24: its tables of Ada and consumer Blackwell take
+#: them from H100's fit, since those of A100 are version 0.14's
+CACHE_WRITE = ("write_wave", "write_threads", "write_bandwidth")
+CACHE_WRITE_OF = {("fa2", "vllm", "ada"): "fa3", ("fa2", "vllm", "blackwell-consumer"): "fa3"}
+#: largest head size of the tables: 64, 128, 256 fitted or judged, 192 judged; kernels for more are other kernels
+MOST_HEAD_DIM = 256
+#: query rows that every product of a call's numbers of items and tiles stays below 2^63 with
+MOST_ROWS = float(1 << 53)
 #: usable capacity of a cache that keeps nothing
 COLD_BYTES = 1.0
 #: decode kernels that stand for their architecture's family
@@ -102,10 +110,15 @@ def calibration_of(kernel: str, device: Device) -> Calibration:
     raise AbsentError(f"no calibration for the kernel {kernel}")
 
 
-def values_of(calibration: Calibration, framework: str) -> Mapping[str, float]:
-    """Constants of a family under a framework, by name."""
-    own = OWN_CALLS.get((calibration.family, framework))
-    return {**calibration.values(), **load_calibration(own).values()} if own else calibration.values()
+def values_of(calibration: Calibration, framework: str, architecture: str) -> Mapping[str, float]:
+    """Constants of a family under a framework on an architecture, by name."""
+    values = dict(calibration.values())
+    if own := OWN_CALLS.get((calibration.family, framework)):
+        values |= load_calibration(own).values()
+    if other := CACHE_WRITE_OF.get((calibration.family, framework, architecture)):
+        written = load_calibration(other).values()
+        values |= {name: written[name] for name in CACHE_WRITE}
+    return values
 
 
 def check_framework(framework: str) -> str:
@@ -117,6 +130,17 @@ def check_framework(framework: str) -> str:
     if framework not in FRAMEWORKS:
         raise UsageError(f"unknown framework {framework!r}", "framework", did_you_mean(framework, FRAMEWORKS))
     return framework
+
+
+#: why a family of the tables does not speak of a call, by the numbers of `beyond`
+BEYOND = ("", f"calibrated for head sizes up to {MOST_HEAD_DIM} only", "more query rows than the time model counts")
+
+
+def beyond(calls: Calls) -> Ints:
+    """Why the families of the tables do not speak of calls: 0, they do; else the place of the reason in `BEYOND`."""
+    large = np.maximum(calls.head_dim, calls.head_dim_v) > MOST_HEAD_DIM
+    rows = calls.batch.astype(float) * calls.heads * calls.n_q
+    return np.where(rows > MOST_ROWS, 2, np.where(large, 1, 0))
 
 
 def expected_parts(
@@ -142,7 +166,7 @@ def expected_parts(
     if kernel in BACKWARD_OF:
         kernel, work = BACKWARD_OF[kernel], replace(work, forward=False, backward=True)
     calibration = calibration_of(kernel, device)
-    values = constants or values_of(calibration, framework)
+    values = constants or values_of(calibration, framework, device.architecture)
     if calibration.family in PUBLISHED:
         if check_framework(framework) != "none":
             raise AbsentError(f"the call of {framework} around {kernel} is not modelled")
@@ -154,6 +178,8 @@ def expected_parts(
     family = FAMILIES[calibration.family]
     if check_framework(framework) not in family.frameworks:
         raise AbsentError(f"the call of {framework} around {kernel} is not modelled")
+    if (why := beyond(calls)).any():
+        raise AbsentError(BEYOND[int(why.max())])
     rates = rates_of(device) if warm else replace(rates_of(device), l2_warm_bytes=COLD_BYTES)
     made: list[Parts] = []
     for begin in range(0, len(calls), CHUNK):

@@ -118,7 +118,7 @@ def _place(tiles, count, longest, batches, heads, section, order, splits, cores,
 
     SECTIONS: sequence after sequence; in it sections of heads, row blocks from the last to the first, head
     fastest; with splits head, split, row block. GRID: heads one after the other, row blocks ascending.
-    The next free slot takes the next item.
+    The next free slot takes the next item. Whole lists, sections and heads before the tail are skipped at once.
     """
     blocks = tiles.size
     slots = cores * per_core
@@ -150,7 +150,10 @@ def _place(tiles, count, longest, batches, heads, section, order, splits, cores,
                 else:
                     _push_down(finish, slot, size, finish[0] + cost)
         elif splits > 1:
-            for _head in range(heads):
+            ahead = min(skip // (splits * blocks), heads)
+            spread += ahead * load
+            skip -= ahead * splits * blocks
+            for _head in range(heads - ahead):
                 for s in range(splits):
                     for j in range(blocks):
                         share = -(-tiles[blocks - 1 - j] // splits)
@@ -162,7 +165,9 @@ def _place(tiles, count, longest, batches, heads, section, order, splits, cores,
                         else:
                             _push_down(finish, slot, size, finish[0] + cost)
         else:
-            done = 0
+            done = min(skip // (section * blocks), heads // section) * section
+            spread += done * load
+            skip -= done * blocks
             while done < heads:
                 width = min(section, heads - done)
                 for j in range(blocks):

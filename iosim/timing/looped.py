@@ -101,8 +101,10 @@ def parts(looped: Looped, calls: Calls, device: Device, c: Mapping[str, float], 
 
 
 def _check(looped: Looped, calls: Calls, c: Mapping[str, float], work: Work) -> None:
-    if calls.local.any() or (calls.n_q != calls.n_kv).any():
-        raise AbsentError("calibrated for full and causal self-attention only")
+    if calls.local.any():
+        raise AbsentError("calibrated for full and causal masks only")
+    if (calls.n_q != calls.n_kv).any():
+        raise AbsentError("calibrated for self-attention only, as many queries as keys")
     if (np.maximum(calls.head_dim, calls.head_dim_v) > MOST_HEAD_DIM).any():
         raise AbsentError(f"calibrated for head sizes up to {MOST_HEAD_DIM} only")
     for name, wanted in (("forward", work.forward), ("backward", work.backward)):

@@ -63,7 +63,7 @@ def floors_s(calls: Calls, device: Device, dtype: str, kv_dtype: str, warm: bool
     """
     flop, read, written = useful_flop(calls), *compulsory_bytes(calls, dtype, kv_dtype)
     cache = device.cache_before("hbm")
-    kept = (cache.capacity_bytes or 0) * cache.instances if warm and cache else 0
+    kept = (cache.total_bytes or 0) if warm and cache else 0
     peak = max(device.peak_flop_per_s(dtype), device.peak_flop_per_s(kv_dtype))
     moved = np.maximum(read - kept, 0) + np.maximum(written - kept, 0)
     made: Floats = np.maximum(flop / peak, moved / device.bandwidth_bytes_per_s("hbm"))

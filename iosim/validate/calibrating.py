@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iosim.errors import UsageError
+from iosim.errors import AbsentError, UsageError
+from iosim.timing import processor
 from iosim.timing.calls import Flags
 from iosim.timing.constants import Calibration, load_calibration
 from iosim.timing.families import FAMILIES, OWN_CALLS, PUBLISHED
@@ -24,7 +25,7 @@ FRAMEWORK = "vllm"
 #: calibration of a framework's own constants -> (family, framework)
 OWN = {name: key for key, name in OWN_CALLS.items()}
 #: what can be refitted, families before the calls that replace some of their constants
-NAMES = (*FAMILIES, *OWN, *PUBLISHED)
+NAMES = (*FAMILIES, *OWN, *PUBLISHED, processor.FAMILY)
 #: the same for families of published figures: boards, and papers (none named: any that has the kernel)
 PUBLISHED_ON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fa1": (("a100-sxm-40gb", "a100-sxm-80gb"), ()),
@@ -59,23 +60,22 @@ def calibrate(
     """Refit families on the fitted half of their devices' rows.
 
     Args:
-        paths: AIConfigurator folders or measured CSVs.
+        paths: AIConfigurator folders, measured CSVs or folders of them.
         folder: where `<family>.toml` is written; put it at models/calibration below a folder of $IOSIM_PATH to use it.
         families: of `NAMES`; none: every one that the data holds rows for.
     Raises:
         UsageError: a family without rows. FileError, AbsentError: data that cannot be read.
     """
-    tables = [table for path in paths for table in joined(list(read_table(path).timings))]
+    tables = [table for path in paths for table in _tables(path)]
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Refit] = []
     for family in sorted(families, key=NAMES.index) or NAMES:
         before = load_calibration(family)
-        speaks, halves, described = _SORTS[family in PUBLISHED]
+        speaks, halves, described = _sort(family)
         data = [table for table in tables if speaks(table, before)]
         if not data:
             if families:
-                boards = FITTED_ON[family] if family in FITTED_ON else PUBLISHED_ON[family][0]
-                raise UsageError(f"no rows of {', '.join(boards)} for {family}", "--family")
+                raise UsageError(f"no rows of {_where(family)} for {family}", "--family")
             continue
         if progress:
             progress(family)
@@ -84,6 +84,17 @@ def calibrate(
         write_calibration(after, folder / f"{family}.toml")
         made.append(Refit(before, after, folder / f"{family}.toml"))
     return made
+
+
+def _tables(path: Path) -> list[Timings]:
+    """Rows of kernels that have a time model, single queries beside others whatever their source calls them."""
+    return joined([replace(table, phase="") for table in read_table(path).timings if not table.why])
+
+
+def _where(family: str) -> str:
+    if family == processor.FAMILY:
+        return "one probed core"
+    return ", ".join(FITTED_ON[family] if family in FITTED_ON else PUBLISHED_ON[family][0])
 
 
 def _base(name: str, refits: Sequence[Refit]) -> Calibration | None:
@@ -98,7 +109,7 @@ def fitted_rows(table: Timings) -> Flags:
     """Which rows of a table lie in the half that its family's constants were fitted on."""
     import numpy as np
 
-    for name in NAMES:
+    for name in (*FAMILIES, *OWN, *PUBLISHED):
         calibration = load_calibration(name)
         if name in PUBLISHED and _speaks_published(table, calibration) and not table.layouts:
             return fitted_lengths(table.calls)
@@ -110,7 +121,8 @@ def fitted_rows(table: Timings) -> Flags:
 def _speaks(table: Timings, calibration: Calibration) -> bool:
     """Whether a table is one that a family is fitted on."""
     return (
-        table.device.key in FITTED_ON[calibration.family]
+        not table.why
+        and table.device.key in FITTED_ON[calibration.family]
         and table.kernel in calibration.kernels
         and table.framework == OWN.get(calibration.family, ("", FRAMEWORK))[1]
         and table.dtype == table.kv_dtype == "bf16"
@@ -169,5 +181,38 @@ def _described(data: Sequence[Timings]) -> str:
     )
 
 
-#: whether a table is a family's, its rows to fit, and how they are described: measured tables, published figures
-_SORTS = ((_speaks, _halves, _described), (_speaks_published, _lengths, _described_published))
+def _speaks_core(table: Timings, calibration: Calibration) -> bool:
+    """Whether a table is of compiled kernels on a core whose rates a probe wrote down."""
+    if not table.tiles or table.kernel not in calibration.kernels or {table.dtype, table.kv_dtype} != {"fp32"}:
+        return False
+    try:
+        return bool(processor.core_rates(table.device))
+    except AbsentError:
+        return False
+
+
+def _every(table: Timings) -> list[Measured]:
+    """Every row: another core's are few, and its constants are judged on other shapes."""
+    return [
+        Measured(table.device, "none", table.calls, table.time_s, table.kernel, tiles=table.tiles, warm=table.warm)
+    ]  # fmt: skip
+
+
+def _described_core(data: Sequence[Timings]) -> str:
+    sources = ", ".join(sorted({table.source for table in data}))
+    cores = ", ".join(sorted({table.device.name for table in data}))
+    return f"{sources}: every row, on {cores}; rates as probed there"
+
+
+_Sort = tuple[
+    Callable[[Timings, Calibration], bool], Callable[[Timings], list[Measured]], Callable[[Sequence[Timings]], str]
+]
+
+
+def _sort(family: str) -> _Sort:
+    """Whether a table is a family's, its rows to fit, and how they are described."""
+    if family == processor.FAMILY:
+        return _speaks_core, _every, _described_core
+    if family in PUBLISHED:
+        return _speaks_published, _lengths, _described_published
+    return _speaks, _halves, _described

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from iosim.errors import AbsentError, FileError
-from iosim.timing.calls import Flags, Floats
-from iosim.timing.families import expected_parts
-from iosim.timing.parts import total_s
-from iosim.timing.processor import processor_parts
-from iosim.timing.traffic import compulsory_bytes, floors_s, useful_flop
-from iosim.validate.calibrating import fitted_rows
-from iosim.validate.neighborhoods import expected_s, work_of
+from iosim.errors import AbsentError
+from iosim.timing.calls import UNBOUNDED, Calls, Flags, Floats
+from iosim.timing.traffic import compulsory_bytes, useful_flop
+from iosim.validate.calibrating import HEAD_DIMS, fitted_rows
+from iosim.validate.expecting import BACKWARD_FLOP, expectation, floor_s
+from iosim.validate.neighborhoods import work_of
 from iosim.validate.timings import Timings
 
 WORST = 20
-#: median of time over floor below which a table cannot be in the unit that its column says; of few rows, which a
-#: wrong device may explain, only far below
-IMPOSSIBLE, FEW, FAR_BELOW = 0.5, 3, 0.02
-#: factors between units that are taken for one another
-SLIPS = {
-    1e3: "a thousand times: seconds under a column of ms, or ms under one of us",
-    1e6: "a million times: seconds under a column of us",
-}
+#: what a row's window does: it names none; it names one at least as long as its keys; it cuts keys off
+NO_WINDOW, IDLE, CUTS = "none", "idle", "cuts"
+#: head sizes of a group: those that constants are fitted on, the rest, both
+FITTED, OTHER, ALL = ", ".join(map(str, HEAD_DIMS)), "other", "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +59,21 @@ class Group:
     device: str
     """catalogue name"""
     kernel: str
-    """catalogue name"""
+    """catalogue name; of kernels without a time model, their source's"""
     phase: str
-    """prefill | decode"""
+    """prefill | one-query (single queries that their source calls a prefill) | decode"""
     framework: str
     """whose call"""
-    window: bool
-    """whether a window really cuts"""
+    window_kind: str
+    """none | idle (at least as long as the keys) | cuts; all where there is no expectation"""
     errors: Errors | None
     """None where no calibration speaks of the rows"""
-    yardstick: Errors
-    """the fitted pair on the same rows"""
+    yardstick: Errors | None
+    """the fitted pair on the same rows; None for kernels without a time model"""
     pair: tuple[float, float] | None
     """(efficiency, overhead in seconds) of the fitted pair; None for bytes, whose yardstick is each tensor once"""
     rows: int
-    """rows compared with the floor"""
+    """how many"""
     floors_beaten: int
     """rows faster than `time_floor_s`, or with fewer bytes than no kernel avoids"""
     why: str = ""
@@ -92,10 +86,24 @@ class Group:
     """time, or a column of bytes: hbm_read_bytes, ..."""
     judged: Errors | None = None
     """of the rows that no constant was fitted on; None where all were, or where there is no expectation"""
+    judged_yardstick: Errors | None = None
+    """of a pair fitted to those rows"""
+    head_dims: str = ALL
+    """head sizes: those that constants are fitted on, other, or all"""
+    types: tuple[str, str] = ("", "")
+    """element types of queries and of keys"""
+    floor_rows: int = 0
+    """rows whose floor is known"""
+    floor_ratio: float | None = None
+    """largest floor over measured: above 1 where a row beats it"""
+
+    @property
+    def window(self) -> bool:
+        """Whether a window really cuts."""
+        return self.window_kind == CUTS
 
     def to_dict(self) -> dict[str, object]:
         """The contract's keys."""
-        errors = self.errors.to_dict() if self.errors else dict.fromkeys(Errors.__dataclass_fields__)
         efficiency, overhead_s = self.pair or (None, None)
         return {
             "device": self.device,
@@ -105,14 +113,25 @@ class Group:
             "paper": self.paper,
             "work": self.work,
             "framework": self.framework,
+            "dtype": self.types[0],
+            "kv_dtype": self.types[1],
+            "head_dims": self.head_dims,
             "window": self.window,
-            **errors,
+            "window_kind": self.window_kind,
+            **_numbers(self.errors),
             "n": self.rows,
-            "yardstick": {**self.yardstick.to_dict(), "efficiency": efficiency, "overhead_s": overhead_s},
+            "yardstick": {**_numbers(self.yardstick), "efficiency": efficiency, "overhead_s": overhead_s},
             "judged": self.judged.to_dict() if self.judged else None,
+            "judged_yardstick": self.judged_yardstick.to_dict() if self.judged_yardstick else None,
+            "floor_rows": self.floor_rows,
             "floors_beaten": self.floors_beaten,
+            "floor_ratio": self.floor_ratio,
             "why": self.why,
         }
+
+
+def _numbers(errors: Errors | None) -> dict[str, object]:
+    return errors.to_dict() if errors else dict.fromkeys(Errors.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,110 +163,65 @@ class Compared:
 
 
 def compare(timings: Timings) -> Compared:
-    """Compare one table.
-
-    Raises:
-        FileError: times that physics forbids: the column's unit is wrong. AbsentError: the floor is not known.
-    """
-    floor = _floor_s(timings)
-    check_unit(timings, floor)
-    predicted, why = _predicted(timings)
+    """Compare one table."""
+    floor = _floor(timings)
+    predicted, why = expectation(timings)
     fitted = fitted_rows(timings)
     groups, points = [], []
-    for phase, window, members in _split(timings):
-        rows = timings[members]
-        pair, by_pair = fitted_pair(rows)
-        errors = Errors.of(predicted[members], rows.time_s) if predicted.size else None
-        beaten = int((rows.time_s < np.nextafter(floor[members], 0)).sum())
-        passes = "backward" if timings.work.backward else phase
-        key = (timings.device.key, timings.kernel, passes, timings.framework, window)
-        yardstick = Errors.of(by_pair, rows.time_s)
-        paper, work = timings.paper, str(timings.work)
-        new = members & ~fitted
-        judged = Errors.of(predicted[new], timings.time_s[new]) if predicted.size and new.any() else None
-        groups.append(
-            Group(*key, errors, yardstick, pair, len(rows), beaten, why, paper, work, judged=judged)
+    for phase, window, head_dims, members in _split(timings, bool(predicted.size)):
+        rows, new = timings[members], members & ~fitted
+        pair, by_pair = (None, np.empty(0)) if timings.why else fitted_pair(rows)
+        known, ratio = np.isfinite(floor[members]), floor[members] / rows.time_s
+        made = Group(
+            timings.device.key, timings.kernel, "backward" if timings.work.backward else phase, timings.framework, window,
+            Errors.of(predicted[members], rows.time_s) if predicted.size else None,
+            Errors.of(by_pair, rows.time_s) if pair else None, pair, len(rows),
+            int((rows.time_s < floor[members]).sum()), why, timings.paper, str(timings.work),
+            head_dims=head_dims, types=(timings.dtype, timings.kv_dtype), floor_rows=int(known.sum()),
+            floor_ratio=float(ratio.max()) if known.any() else None,
         )  # fmt: skip
+        if predicted.size and new.any():
+            apart = by_pair if len(rows) == new.sum() else fitted_pair(timings[new])[1]
+            judged, beside = (Errors.of(each, timings.time_s[new]) for each in (predicted[new], apart))
+            made = replace(made, judged=judged, judged_yardstick=beside)
+        groups.append(made)
         if predicted.size:
-            points.append(Points(groups[-1], rows.time_s, predicted[members], by_pair))
+            points.append(Points(made, rows.time_s, predicted[members], by_pair))
     worst = worst_rows(timings, predicted) if predicted.size else []
     return Compared(tuple(groups), tuple(worst), predicted, tuple(points))
 
 
-#: FLOP of a backward pass over those of a forward one: five products for two, L6 of the floors
-BACKWARD_FLOP = 2.5
+def _floor(timings: Timings) -> Floats:
+    """The floor of each row; not a number where the device's peak or bandwidth is not known."""
+    try:
+        return np.nextafter(floor_s(timings), 0)
+    except AbsentError:
+        return np.full(len(timings), np.nan)
 
 
-def _floor_s(timings: Timings) -> Floats:
-    """`time_floor_s` of the passes that were timed; bytes of a forward pass, which any of them moves."""
-    if timings.layouts:
-        return work_of(timings)[2]
-    floor = floors_s(timings.calls, timings.device, timings.dtype, timings.kv_dtype, timings.warm)
-    if not timings.work.backward:
-        return floor
-    peak = max(timings.device.peak_flop_per_s(timings.dtype), timings.device.peak_flop_per_s(timings.kv_dtype))
-    made: Floats = (timings.work.forward + BACKWARD_FLOP) * useful_flop(timings.calls) / peak
-    return made
+def window_kinds(calls: Calls) -> dict[str, Flags]:
+    """Rows by what their windows do."""
+    named = calls.causal & (calls.left < UNBOUNDED)
+    return {NO_WINDOW: ~named, IDLE: named & ~calls.local, CUTS: named & calls.local}
 
 
-def check_unit(timings: Timings, floor_s: Floats) -> None:
-    """Refuse times that physics forbids for most rows: a slip of the unit, or another device.
+def _split(timings: Timings, apart: bool) -> Iterator[tuple[str, str, str, Flags]]:
+    """(phase, window, head sizes, rows): one query counts as decode, unless its source calls it a prefill.
 
-    Raises:
-        FileError: with the slip that would explain it.
+    Args:
+        apart: windows and head sizes matter; without an expectation they do not.
     """
-    ratio = float(np.median(timings.time_s / floor_s))
-    if ratio >= (IMPOSSIBLE if len(timings) > FEW else FAR_BELOW):
-        return
-    slips = [text for factor, text in SLIPS.items() if 1 <= ratio * factor < 300]
-    where = f"rows {timings.row[0]} to {timings.row[-1]} of {timings.source}" if len(timings) > 1 else timings.source
-    raise FileError(
-        f"times of {timings.kernel} on {timings.device.name} are {ratio:.2g} of the floor in the median", where,
-        f"is the unit off by {' or by '.join(slips)}?" if slips else "is it another device, or another count of FLOP?",
-    )  # fmt: skip
-
-
-def _predicted(timings: Timings) -> tuple[Floats, str]:
-    """(expectation per row, empty), or (nothing, why)."""
-    if timings.tiles:
-        return _on_processor(timings)
-    if timings.dtype not in ("bf16", "fp16") or timings.kv_dtype not in ("bf16", "fp16"):
-        return np.empty(0), f"calibrated for 16-bit tensors, not {timings.dtype} with {timings.kv_dtype} keys"
-    try:
-        if timings.layouts:
-            return expected_s(timings), ""
-        parts = expected_parts(
-            timings.calls, timings.device, timings.kernel, timings.framework, timings.warm, work=timings.work
-        )
-    except AbsentError as error:
-        return np.empty(0), error.faults[0].what
-    return total_s(parts), ""
-
-
-def _on_processor(timings: Timings) -> tuple[Floats, str]:
-    """As `_predicted`, for compiled kernels whose tile is free."""
-    if {timings.dtype, timings.kv_dtype} != {"fp32"}:
-        return np.empty(0), "on a processor fp32 is timed"
-    made = np.empty(len(timings))
-    try:
-        for tile in dict.fromkeys(timings.tiles):
-            rows = np.array([each == tile for each in timings.tiles])
-            parts = processor_parts(timings.calls[rows], timings.device, timings.kernel, tile, timings.warm)
-            made[rows] = total_s(parts)
-    except AbsentError as error:
-        return np.empty(0), error.faults[0].what
-    return made, ""
-
-
-def _split(timings: Timings) -> Sequence[tuple[str, bool, Flags]]:
-    """(phase, window, rows): one query counts as decode whatever table it stands in."""
-    decode, local = timings.calls.decode, timings.calls.local
-    found = [
-        (phase, window, (decode == (phase == "decode")) & (local == window))
-        for phase in ("prefill", "decode")
-        for window in (False, True)
-    ]
-    return [(phase, window, members) for phase, window, members in found if members.any()]
+    calls = timings.calls
+    one = "one-query" if timings.phase == "prefill" else "decode"
+    every = np.ones(len(timings), bool)
+    windows = window_kinds(calls) if apart else {ALL: every}
+    fitted = np.isin(calls.head_dim, HEAD_DIMS)
+    heads = {FITTED: fitted, OTHER: ~fitted} if apart and not (timings.paper or timings.tiles) else {ALL: every}
+    for phase, rows in (("prefill", ~calls.decode), (one, calls.decode)):
+        for window, cut in windows.items():
+            for sizes, sized in heads.items():
+                if (members := rows & cut & sized).any():
+                    yield phase, window, sizes, members
 
 
 def worst_rows(timings: Timings, predicted: Floats, count: int = WORST) -> list[dict[str, object]]:

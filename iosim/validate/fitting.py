@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from iosim.machine import Device
+from iosim.timing import processor
 from iosim.timing.calls import Calls, Flags, Floats
 from iosim.timing.constants import Calibration, Constant
 from iosim.timing.families import FAMILIES, PUBLISHED, expected_parts
 from iosim.timing.parts import Parts, total_s
 from iosim.timing.rates import rates_of
 from iosim.timing.work import FORWARD, Work
+from iosim.validate.expecting import on_tiles
 
 #: residual (log of predicted over measured) from which the loss grows linearly: single spikes do not pull
 ROBUST = 0.05
@@ -40,6 +42,10 @@ class Measured:
     """catalogue name, where a family has several"""
     work: Work = FORWARD
     """passes that were timed"""
+    tiles: tuple[tuple[int, int], ...] = ()
+    """rows and keys, one pair per call of a processor's kernel"""
+    warm: bool = True
+    """caches of such a call"""
 
 
 def fitted_lengths(calls: Calls) -> Flags:
@@ -120,6 +126,8 @@ def _model(name: str, data: Measured, smooth: bool) -> Callable[[Mapping[str, fl
     Args:
         smooth: no call feels the raster on which replayed graphs begin.
     """
+    if name == processor.FAMILY:
+        return lambda values: on_tiles(data.calls, data.device, data.kernel, data.tiles, data.warm, values)
     if name in PUBLISHED:
         return lambda values: expected_parts(data.calls, data.device, data.kernel, constants=values, work=data.work)
     family, rates = FAMILIES[name], rates_of(data.device)

@@ -18,8 +18,10 @@ from iosim.errors import IosimError
 from iosim.floors.compulsory import compulsory_bytes
 from iosim.masks import Grid, bind, parse_mask, parse_tile
 from iosim.report import Options
-from iosim.validate.comparing import Compared, Errors, Group, Points
+from iosim.validate.comparing import CUTS, IDLE, NO_WINDOW, Compared, Errors, Group, Points
 from iosim.validate.timings import MOVED, Counted
+
+_Key = tuple[str, str, str, str, str, str, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Predicted:
 def compare_bytes(rows: Sequence[Counted]) -> tuple[Compared, dict[str, int]]:
     """(groups and worst rows, why rows were left out)."""
     skipped: dict[str, int] = {}
-    found: dict[tuple[str, str, str, str, str], list[tuple[Counted, Predicted]]] = {}
+    found: dict[_Key, list[tuple[Counted, Predicted]]] = {}
     for row in rows:
         try:
             predicted = predict_bytes(row.kind, row.shape, row.kv_order, row.grid_order, row.residency)
@@ -48,22 +50,31 @@ def compare_bytes(rows: Sequence[Counted]) -> tuple[Compared, dict[str, int]]:
                 skipped[f"no {column} of this kernel"] = skipped.get(f"no {column} of this kernel", 0) + 1
             elif row.moved[column] > 0:
                 kind = row.kind
-                key = (kind.device.key, kind.kernel, kind.phase, kind.framework, column)
+                types = (kind.types.q, kind.types.kv)
+                key = (kind.device.key, kind.kernel, kind.phase, kind.framework, column, _window(row), types)
                 found.setdefault(key, []).append((row, predicted))
     points = [_points(key, members) for key, members in found.items()]
     worst = [_described(row, predicted, key[4]) for key, members in found.items() for row, predicted in members]
     return Compared(tuple(each.group for each in points), tuple(worst), np.empty(0), tuple(points)), skipped
 
 
-def _points(key: tuple[str, str, str, str, str], members: Sequence[tuple[Counted, Predicted]]) -> Points:
-    device, kernel, phase, framework, column = key
+def _window(row: Counted) -> str:
+    """What the row's window does, as in groups of times."""
+    name, _, width = row.kind.mask.partition(":")
+    if name != "window":
+        return NO_WINDOW
+    return CUTS if not width.isdigit() or int(width) < row.shape[-1] else IDLE
+
+
+def _points(key: _Key, members: Sequence[tuple[Counted, Predicted]]) -> Points:
+    device, kernel, phase, framework, column, window, types = key
     measured = np.array([row.moved[column] for row, _ in members])
     predicted = np.array([made.moved[column][0] for _, made in members], np.float64)
     least = np.array([made.floor[column] for _, made in members], np.float64)
-    windows = all(row.kind.mask.startswith("window") for row, _ in members)
     group = Group(
-        device, kernel, phase, framework, windows, Errors.of(predicted, measured), Errors.of(least, measured), None,
-        len(members), int((measured < _unavoidable(members, column, least)).sum()), quantity=column,
+        device, kernel, phase, framework, window, Errors.of(predicted, measured), Errors.of(least, measured), None,
+        len(members), int((measured < _unavoidable(members, column, least)).sum()), quantity=column, types=types,
+        floor_rows=len(members),
     )  # fmt: skip
     return Points(group, measured, predicted, least)
 
@@ -74,7 +85,7 @@ def _unavoidable(members: Sequence[tuple[Counted, Predicted]], column: str, leas
     made = []
     for (row, _), floor in zip(members, least.tolist(), strict=True):
         cache = row.kind.device.cache_before("hbm")
-        kept = cache.capacity_bytes or 0 if cache else 0
+        kept = cache.total_bytes or 0 if cache else 0
         made.append(max(0.0, floor - kept) if boundary == "hbm" and (direction == "write" or row.kind.warm) else floor)
     return np.array(made)
 

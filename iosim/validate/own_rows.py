@@ -10,7 +10,7 @@ from iosim.errors import FileError, IosimError, UsageError, did_you_mean
 from iosim.masks import parse_tile
 from iosim.timing.calls import Calls, Floats, Ints
 from iosim.validate.predicting import Kind, read_kind
-from iosim.validate.rows import COUNTS, OPTIONAL, REQUIRED, Rows, check_header, read_rows
+from iosim.validate.rows import COUNTS, LONGER, OPTIONAL, REQUIRED, Rows, check_header, read_rows
 from iosim.validate.timings import MOVED, Counted, Table, Timings
 
 #: time columns and their unit in seconds
@@ -40,13 +40,16 @@ def filled(rows: Sequence[Mapping[str, str]], fill: Mapping[str, str]) -> list[d
     return [{**row, **{name: value for name, value in fill.items() if not row.get(name, "").strip()}} for row in rows]
 
 
-def own_table(rows: Sequence[Mapping[str, str]], source: str, number: Sequence[int] = ()) -> Table:
+def own_table(
+    rows: Sequence[Mapping[str, str]], source: str, number: Sequence[int] = (), units: Sequence[str] = ()
+) -> Table:
     """Rows as a table; each one is used or counted with the reason.
 
     Args:
         rows: cells by column, all with the same columns.
         source: file, for messages.
         number: row of each in its file; default: from 1.
+        units: what each time was made from; default: the time column's.
     Raises:
         FileError: no rows, or columns that are missing altogether.
     """
@@ -69,9 +72,20 @@ def own_table(rows: Sequence[Mapping[str, str]], source: str, number: Sequence[i
     usable = np.array([row not in refused for row in range(len(rows))])
     for index, words in enumerate(read.kinds):
         members = np.flatnonzero((read.kind == index) & usable)
-        if members.size:
-            total += _of_kind(words, members, read, times, source, where)
-            total += _bytes_of_kind(words, members[seen[members]], read, moved, columns, source, where)
+        if not members.size:
+            continue
+        try:
+            kind = read_kind(words)
+        except IosimError as error:
+            total += Table((), {error.faults[0].what: len(members)})
+            continue
+        longer = read.numbers["seq_q"][members] > read.numbers["seq_kv"][members]
+        if kind.band is not None and kind.band[1] and longer.any():
+            total += Table((), {LONGER: int(longer.sum())})
+            members = members[~longer]
+        named = {units[row] for row in members.tolist()} if units else {column.removeprefix("time_")}
+        total += _of_kind(kind, members, read, times, source, where, named.pop() if len(named) == 1 else "")
+        total += _bytes_of_kind(kind, members[seen[members]], read, moved, columns, source, where)
     return total
 
 
@@ -103,15 +117,13 @@ def _numbers(texts: Sequence[str]) -> Floats:
     return np.array([number(text) for text in texts], np.float64)
 
 
-def _of_kind(words: tuple[str, ...], members: Ints, read: Rows, times: Floats, source: str, where: Ints) -> Table:
-    """The timed rows that share their words."""
+def _of_kind(
+    kind: Kind, members: Ints, read: Rows, times: Floats, source: str, where: Ints, unit: str
+) -> Table:  # fmt: skip
+    """The timed rows of a kind."""
     members = members[times[members] > 0]
     if not members.size:
         return Table((), {})
-    try:
-        kind = read_kind(words)
-    except IosimError as error:
-        return Table((), {error.faults[0].what: len(members)})
     tiles = (_tile(kind.tile),) * members.size if kind.tile and kind.device.kind == "cpu" else ()
     if kind.band is None or kind.phase == "backward" or (kind.tile and not tiles):
         return Table((), {OUTSIDE: len(members)})
@@ -123,7 +135,7 @@ def _of_kind(words: tuple[str, ...], members: Ints, read: Rows, times: Floats, s
     )  # fmt: skip
     timings = Timings(
         kind.device, kind.kernel, kind.framework, kind.types.q, kind.types.kv, kind.warm, calls, times[members],
-        source, where[members], tiles=tiles,
+        source, where[members], tiles=tiles, phase=kind.phase, unit=unit,
     )  # fmt: skip
     return Table((timings,), {})
 
@@ -135,14 +147,10 @@ def _tile(text: str) -> tuple[int, int]:
 
 
 def _bytes_of_kind(
-    words: tuple[str, ...], members: Ints, read: Rows, moved: Mapping[str, Floats],
+    kind: Kind, members: Ints, read: Rows, moved: Mapping[str, Floats],
     columns: Mapping[str, Sequence[str]], source: str, where: Ints,
 ) -> Table:  # fmt: skip
-    """The rows with measured bytes that share their words."""
-    try:
-        kind: Kind = read_kind(words)
-    except IosimError as error:
-        return Table((), {error.faults[0].what: len(members)}) if members.size else Table((), {})
+    """The rows with measured bytes of a kind."""
 
     def word(name: str, row: int) -> str:
         return columns[name][row].strip() if name in columns else ""

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from iosim.analysis import multicast
 from iosim.attention import PHASES, Attention, Shape, Types, dtype
 from iosim.cache.closed_form import hbm_traffic
 from iosim.errors import AbsentError, IosimError, UsageError, did_you_mean
@@ -22,15 +21,16 @@ from iosim.kernels import load_kernel, make_schedule
 from iosim.machine import Device, load_device
 from iosim.masks import Grid, bind, parse_mask, parse_tile
 from iosim.timing.calls import Calls, Flags, Ints
+from iosim.timing.ceilings import kernel_ceilings
 from iosim.timing.expected import expectation
-from iosim.timing.families import FAMILIES, calibration_of, check_framework, expected_parts
+from iosim.timing.families import BEYOND, FAMILIES, beyond, calibration_of, check_framework, expected_parts
 from iosim.timing.parts import total_s
 from iosim.timing.plan import Plan
 from iosim.timing.rates import rates_of
 from iosim.timing.traffic import COUNTS_EXACT, floors_s, main_memory
+from iosim.validate.predicted import ADDED, Predicted
 from iosim.validate.rows import KEYS, Columns, Rows, band, read_rows
 
-ADDED = ("time_expected_s", "time_floor_s", "hbm_read_bytes", "hbm_write_bytes", "method", "bottleneck", "status")
 #: rows of a chunk: large enough for arrays, small enough for memory
 CHUNK_ROWS = 100_000
 OK = "ok"
@@ -39,16 +39,6 @@ ONCE, HEADS, SWEPT = (
     "closed form: K and V of the heads in flight stay cached",
     "closed form: each round of items sweeps K and V again",
 )
-
-
-@dataclass(slots=True)
-class Predicted:
-    """Added columns of one chunk."""
-
-    columns: dict[str, list[object]]
-    """the columns of `ADDED`; None where there is no number"""
-    failed: int = 0
-    """rows without a floor"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,7 @@ class Kind:
 def predict_columns(columns: Columns) -> Predicted:
     """The added columns for rows given as columns of text."""
     rows = read_rows(columns)
-    made = Predicted({name: [None] * rows.count for name in ADDED})
+    made = Predicted.of(rows.count)
     status = made.columns["status"]
     for row, why in rows.refused.items():
         status[row] = why
@@ -113,7 +103,7 @@ def _predict_kind(words: tuple[str, ...], members: Ints, rows: Rows, made: Predi
     try:
         kind = read_kind(words)
     except IosimError as error:
-        _fill(made, "status", members, str(error.faults[0].what))
+        made.fill("status", members, str(error.faults[0].what))
         return
     members = _aligned(kind, members, rows, made)
     if not members.size:
@@ -140,9 +130,10 @@ def read_kind(words: tuple[str, ...]) -> Kind:
     if text["l2"] not in ("cold", "warm"):
         raise UsageError(f"l2 is cold or warm, not {text['l2']!r}", "l2")
     q = dtype(text["dtype"], "dtype")
+    file = load_kernel(text["kernel"])
     return Kind(
         device=load_device(text["device"]),
-        kernel=load_kernel(text["kernel"]).name,
+        kernel=file.decode or file.name if text["phase"] == "decode" else file.name,
         phase=text["phase"],
         types=Types.of(q, dtype(text["kv_dtype"], "kv_dtype") if text["kv_dtype"] else None),
         mask=text["mask"],
@@ -159,7 +150,7 @@ def _aligned(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> Ints:
         return members
     longer = rows.numbers["seq_q"][members] > rows.numbers["seq_kv"][members]
     if longer.any():
-        _fill(made, "status", members[longer], "a causal mask needs at least as many keys as queries")
+        made.fill("status", members[longer], "a causal mask needs at least as many keys as queries")
     kept: Ints = members[~longer]
     return kept
 
@@ -187,27 +178,31 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
     try:
         floor = floors_s(calls, kind.device, kind.types.q, kind.types.kv, kind.warm)
     except AbsentError as error:
-        _fill(made, "status", members, error.faults[0].what)
+        made.fill("status", members, error.faults[0].what)
         return
-    _put(made, "time_floor_s", members, np.nextafter(floor, 0))
+    made.put("time_floor_s", members, np.nextafter(floor, 0))
     family = FAMILIES[calibration_of(kind.kernel, kind.device).family]
     plan = family.plan(calls, rates_of(kind.device), kind.framework)
     exact = _put_bytes(kind, calls, plan, family.stages, members, made)
     if not exact.all():
         _one_by_one(kind, members[~exact], rows, made)
         members, calls = members[exact], calls[exact]
-        if not members.size:
-            return
+    why = beyond(calls)
+    for code in np.flatnonzero(np.bincount(why)).tolist():
+        made.fill("status", members[why == code], f"no expected time: {BEYOND[code]}")
+    members, calls = members[why == 0], calls[why == 0]
+    if not members.size:
+        return
     if kind.types.q not in ("bf16", "fp16") or kind.types.kv not in ("bf16", "fp16"):
         what = f"no expected time: calibrated for 16-bit tensors, not {kind.types.q} with {kind.types.kv} keys"
-        _fill(made, "status", members, what)
+        made.fill("status", members, what)
         return
     parts = expected_parts(calls, kind.device, kind.kernel, kind.framework, kind.warm)
-    _put(made, "time_expected_s", members, total_s(parts))
+    made.put("time_expected_s", members, total_s(parts))
     names = np.array([name.removesuffix("_s") for name in parts])
     largest = names[np.argmax(np.stack(list(parts.values())), axis=0)]
-    _put(made, "bottleneck", members, largest)
-    _fill(made, "status", members, OK)
+    made.put("bottleneck", members, largest)
+    made.fill("status", members, OK)
 
 
 def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints, made: Predicted) -> Flags:
@@ -218,9 +213,9 @@ def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints,
     if kind.warm:
         method = np.where(moved.once, ONCE + ", warm", np.char.add(method, "; from a cold cache"))
     exact: Flags = np.maximum(moved.read_bytes, moved.write_bytes) < COUNTS_EXACT
-    _put(made, "hbm_read_bytes", members[exact], read[exact].astype(np.int64))
-    _put(made, "hbm_write_bytes", members[exact], moved.write_bytes[exact].astype(np.int64))
-    _put(made, "method", members[exact], method[exact])
+    made.put("hbm_read_bytes", members[exact], read[exact].astype(np.int64))
+    made.put("hbm_write_bytes", members[exact], moved.write_bytes[exact].astype(np.int64))
+    made.put("method", members[exact], method[exact])
     return exact
 
 
@@ -244,49 +239,31 @@ def _single(
         floor = time_floor(problem, kind.device, kind.warm)
     except IosimError as error:
         return {"status": error.faults[0].what}
-    made: dict[str, object] = {"time_floor_s": float(np.nextafter(floor.time_s, 0)), "bottleneck": floor.binding}
+    made: dict[str, object] = {"time_floor_s": float(np.nextafter(floor.time_s, 0))}
     try:
         tile = parse_tile(kind.tile) if kind.tile else None
         schedule = make_schedule(problem, kind.device, kind.kernel, tile)
         moved = hbm_traffic(schedule, kind.device, kind.warm)
     except IosimError as error:
         return {**made, "status": error.faults[0].what}
-    status = OK
-    if moved is None:
-        status = "no main-memory formula for this kernel"
-    else:
+    if moved:
         made |= {
             "hbm_read_bytes": moved.traffic.read_bytes,
             "hbm_write_bytes": moved.traffic.write_bytes,
             "method": moved.method,
         }
-    if tile is not None and kind.device.kind != "cpu":  # a processor's model takes any tile
-        why = "no expected time: calibrated for the kernel's own tiles"
-        return {**made, "status": why if moved else status}
-    expected, why = expectation(schedule, kind.device, kind.warm, kind.framework)
-    if expected is None:
-        return {**made, "status": f"no expected time: {why}" if moved else status}
-    return {**made, "time_expected_s": expected.time_s, "bottleneck": expected.bottleneck, "status": status}
-
-
-def _fill(made: Predicted, name: str, members: Ints, value: object) -> None:
-    column = made.columns[name]
-    for row in members.tolist():
-        column[row] = value
-
-
-def _put(made: Predicted, name: str, members: Ints, values: NDArray[Any]) -> None:
-    column = made.columns[name]
-    if members.size == len(column):
-        column[:] = _ordered(values, members)
-        return
-    for row, value in zip(members.tolist(), values.tolist(), strict=True):
-        column[row] = value
-
-
-def _ordered(values: NDArray[Any], members: Ints) -> list[object]:
-    """Values in row order, when the members are all rows."""
-    back = np.empty_like(values)
-    back[members] = values
-    listed: list[object] = back.tolist()
-    return listed
+    bytes_status = OK if moved else "no main-memory formula for this kernel"
+    expected, why = None, "calibrated for the kernel's own tiles"
+    if tile is None or kind.device.kind == "cpu":  # a processor's model takes any tile
+        expected, why = expectation(schedule, kind.device, kind.warm, kind.framework)
+    if expected:
+        return {
+            **made, "time_expected_s": expected.time_s, "bottleneck": expected.bottleneck, "status": bytes_status
+        }  # fmt: skip
+    total = moved.traffic.total_bytes if moved else None
+    ceilings = kernel_ceilings(schedule, kind.device, multicast(schedule).total_bytes, total)
+    return {
+        **made,
+        "bottleneck": ceilings.bottleneck or None,
+        "status": f"no expected time: {why}" if moved else bytes_status,
+    }

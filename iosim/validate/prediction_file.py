@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from iosim.errors import FileError
-from iosim.validate.predicting import ADDED, CHUNK_ROWS, Predicted, predict_columns
+from iosim.validate.predicted import ADDED, Predicted
+from iosim.validate.predicting import CHUNK_ROWS, predict_columns
 from iosim.validate.rows import check_header
 
 Progress = Callable[[int], None]

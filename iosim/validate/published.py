@@ -14,6 +14,7 @@ import numpy as np
 from iosim.machine import load_device
 from iosim.timing.calls import UNBOUNDED, Calls
 from iosim.timing.work import Work
+from iosim.validate.rows import LONGER
 from iosim.validate.timings import Layout, Table, Timings
 
 #: names of boards in published figures -> device files
@@ -64,6 +65,8 @@ def read_published(rows: Sequence[Mapping[str, str]], source: str) -> Table:
     for number, row in enumerate(rows, 1):
         why = _unusable(row)
         numbers = _numbers(row) if not why else None
+        if numbers and numbers[0][-1] == 1 and numbers[0][5] > numbers[0][6]:
+            why = LONGER
         if why or numbers is None:
             why = why or "a number is missing"
             skipped[why] = skipped.get(why, 0) + 1

@@ -31,9 +31,7 @@ def read_table(path: Path, fill: Mapping[str, str] | None = None) -> Table:
     fill = dict(fill or {})
     check_fill(fill, MORE_FILL)
     if path.is_dir():
-        from iosim.validate.aiconfigurator import read_folder
-
-        return read_folder(path)
+        return _folder(path, fill)
     if path.suffix == ".parquet":
         from iosim.validate.aiconfigurator import read_file
 
@@ -54,6 +52,19 @@ def read_table(path: Path, fill: Mapping[str, str] | None = None) -> Table:
         f"needed: {', '.join(REQUIRED)} and time_s, time_ms or time_us; or output of ncu --csv; or of a Triton "
         "benchmark; or a folder of AIConfigurator tables",
     )
+
+
+def _folder(path: Path, fill: Mapping[str, str]) -> Table:
+    """AIConfigurator's tables below a folder, or the CSVs in it."""
+    from iosim.validate.aiconfigurator import holds_tables, read_folder
+
+    files = sorted(path.glob("*.csv"))
+    if holds_tables(path) or not files:
+        return read_folder(path)
+    total = Table((), {})
+    for each in files:
+        total = total + read_table(each, fill)
+    return total
 
 
 def _text(path: Path) -> str:

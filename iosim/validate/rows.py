@@ -21,6 +21,9 @@ DEFAULTS = {"l2": "cold", "tile": "", "framework": "none"}
 #: beyond any call; keeps products of a row inside float64 and a slip of the finger from looking like an answer
 LARGEST = 10**9
 
+#: why a row is refused whose mask is aligned at the end
+LONGER = "a causal mask needs at least as many keys as queries"
+
 Columns = Mapping[str, Sequence[str]]
 
 

@@ -12,7 +12,7 @@ from iosim.timing.calls import Calls, Flags, Floats, Ints
 from iosim.timing.work import FORWARD, Work
 from iosim.validate.predicting import Kind
 
-Key = tuple[str, str, str, str, str, bool, str, Work, bool]
+Key = tuple[str, str, str, str, str, bool, str, Work, bool, str, str]
 
 #: columns of measured bytes -> (boundary, direction) as reports name them
 MOVED = {
@@ -63,6 +63,12 @@ class Timings:
     """one per row where `calls` cannot hold the masks; `calls` then has the shape only"""
     tiles: tuple[tuple[int, int], ...] = ()
     """rows and keys, one pair per row where the model takes any tile: on processors"""
+    phase: str = ""
+    """prefill | decode, as the source calls its rows; empty: one query is decode"""
+    why: str = ""
+    """why there is no time model of the kernel, which then has its source's own name; empty: the model is asked"""
+    unit: str = ""
+    """of the numbers in the source as its reader took them: s | ms | us | ns | TFLOP/s | GFLOP/s; empty: row by row"""
 
     def __getitem__(self, which: Ints | Flags) -> Timings:
         chosen = np.arange(len(self))[which].tolist()
@@ -88,6 +94,8 @@ class Timings:
             self.paper,
             self.work,
             bool(self.tiles),
+            self.phase,
+            self.why,
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from iosim.errors import FileError, IosimError, UsageError, did_you_mean
 from iosim.kernels import load_kernel
 from iosim.validate.own_rows import filled, own_table
+from iosim.validate.slips import RATES, TIMES
 from iosim.validate.timings import Table
 
 #: x axes, lower case -> the columns of `iosim predict` that they are
@@ -62,7 +63,7 @@ def read_triton(
     named = {**_named(source), **fill}
     unit = named.pop("unit", "")
     skipped: dict[str, int] = {}
-    made, numbers = [], []
+    made, numbers, units = [], [], []
     for column in header[1:]:
         parts = COLUMN.match(column.strip())
         assert parts is not None  # every text matches
@@ -71,6 +72,7 @@ def read_triton(
             skipped[why] = skipped.get(why, 0) + len(rows)
             continue
         kind, size = _unit(parts["unit"] or unit, column, source)
+        units += [unit_name(kind, size)] * len(rows)
         words = {"kernel": kernel, "dtype": TYPES.get((parts["type"] or "").upper(), "")}
         for number, row in enumerate(rows, 1):
             cells = {
@@ -91,7 +93,7 @@ def read_triton(
     for name in ("device", "dtype", "batch", "heads", "head_dim", "mask"):
         if not any(row.get(name) for row in complete):
             raise FileError(f"neither the table nor its name says {name}", source, f"--fill {name}=VALUE")
-    return Table((), skipped) + own_table(complete, source, numbers)
+    return Table((), skipped) + own_table(complete, source, numbers, units)
 
 
 def _named(source: str) -> dict[str, str]:
@@ -120,6 +122,11 @@ def _unit(text: str, column: str, source: str) -> tuple[str, float]:
     if text.strip().lower() not in UNITS:
         raise UsageError(f"unknown unit {text!r} of the column {column!r}", source, did_you_mean(text, UNITS))
     return UNITS[text.strip().lower()]
+
+
+def unit_name(kind: str, size: float) -> str:
+    """One name for each size of a unit, as messages use it."""
+    return next(name for name, each in (RATES if kind == "rate" else TIMES).items() if each == size)
 
 
 def _seconds(row: Mapping[str, str]) -> str:

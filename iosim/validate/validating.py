@@ -10,9 +10,11 @@ from iosim.catalog.rooms import shipped
 from iosim.errors import FileError
 from iosim.timing.calls import Floats
 from iosim.validate.comparing import Group, Points, compare
+from iosim.validate.expecting import by_reach
 from iosim.validate.moving import compare_bytes
 from iosim.validate.ordering import Order, Orders, orders_of
 from iosim.validate.readers import read_table
+from iosim.validate.slips import check_units
 from iosim.validate.timings import Table, Timings, joined
 
 WORST = 20
@@ -23,7 +25,7 @@ class Validation:
     """What a validation found."""
 
     groups: tuple[Group, ...]
-    """per device, kernel, phase and window"""
+    """per device, framework, kernel, element types, phase, window and head sizes"""
     worst: tuple[dict[str, object], ...]
     """rows with the largest errors"""
     skipped: dict[str, int]
@@ -36,7 +38,18 @@ class Validation:
     def to_dict(self) -> dict[str, object]:
         """`result` of the contract."""
         orders = {name: summary.to_dict() for name, summary in self.order_by_paper().items()}
-        return {"groups": self.rows(), "worst": list(self.worst), "skipped": self.skipped, "orders": orders}
+        return {
+            "groups": self.rows(), "worst": list(self.worst), "skipped": self.skipped, "floors": self.floors(),
+            "orders": orders,
+        }  # fmt: skip
+
+    def floors(self) -> dict[str, int]:
+        """Times whose floor is known, and how many of them are faster."""
+        timed = [group for group in self.groups if group.quantity == "time"]
+        return {
+            "rows": sum(group.floor_rows for group in timed),
+            "beaten": sum(group.floors_beaten for group in timed),
+        }
 
     def order_by_paper(self) -> dict[str, Orders]:
         """Kendall's tau per paper, and over all of them under `all`."""
@@ -61,19 +74,21 @@ def validate(
         progress: called with the name of each table.
         fill: values for columns of `iosim predict` that the files lack.
     Raises:
-        FileError: data that cannot be read, or times that physics forbids. AbsentError: a library is missing.
+        FileError: data that cannot be read, or times in another unit than the data says. AbsentError: a library is missing.
     """
     files = list(paths) or sorted(shipped("measurements").glob("*.csv"))
     if not files:
         raise FileError("no measurements", str(shipped("measurements")), "name a CSV or a folder")
     total = Table((), {})
     for path in files:
-        total = total + read_table(path, fill)
+        table = read_table(path, fill)
+        check_units(table.timings)
+        total = total + table
     groups: list[Group] = []
     worst: list[dict[str, object]] = []
     points: list[Points] = []
     ranked: list[tuple[Timings, Floats]] = []
-    for timings in joined(list(total.timings)):
+    for timings in (part for whole in joined(list(total.timings)) for part in by_reach(whole)):
         if progress:
             progress(f"{timings.device.key} {timings.kernel}")
         if not len(timings):

@@ -30,7 +30,11 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "flash4": [{"software_exp": 10}],
     "flash-bias": [{"bias": "low-rank", "rank": 8}],
     "lightning2": [{"features": "taylor", "gate": "vector", "value_block": 16, "normalise": True}],
-    "chunk-states": [{"gate": "scalar", "value_block": 24, "features": "hedgehog"}],
+    "chunk-states": [
+        {"gate": "scalar", "value_block": 24, "features": "hedgehog", "scores": "none", "pass_states": False},
+        {"gate": "vector", "value_block": 24, "scores": "lower", "score_block": 16, "pass_states": False},
+        {"gate": "none", "cumsum": False, "score_block": 4 * 64},
+    ],
     "delta-rule": [{"gate": "scalar", "value_block": 24}],
     "fixed-state": [{"gate": "vector", "features": "taylor"}],
     "rat": [{"fused": True, "chunk": 5}],
@@ -44,7 +48,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
 }
 LINEAR = {"lightning1": ("full", "causal"), "lightning2": ("full", "causal"), "chunk-states": ("causal",),
           "delta-rule": ("causal",), "selective-scan": ("causal",), "agent": ("full",), "rat": ("causal",),
-          "rat-decode": ("causal",)}  # fmt: skip
+          "rat-decode": ("causal",), "fixed-state": ("causal",)}  # fmt: skip
 MASKS = ("full", "causal", "causal-top-left", "window")
 
 
@@ -69,7 +73,7 @@ def table(draw: random.Random, algorithm: str, phase: str, rows: int, tiles: boo
     own = load_kernel(NAMED[algorithm])
     made["dtype"] = [draw.choice(own.types or ("bf16", "fp16", "fp32")) for _ in range(rows)]
     made["kv_dtype"] = made["dtype"] if own.types else [draw.choice(["bf16", "fp8", "int4"]) for _ in range(rows)]
-    if tiles:
+    if tiles and algorithm != "fixed-state":  # which goes token by token
         made["tile_rows"] = [draw.choice([1, 16, 64, 128, 100]) for _ in range(rows)]
         made["tile_cols"] = (
             made["tile_rows"] if algorithm == "square-tiling" else [draw.choice([16, 64, 176]) for _ in range(rows)]

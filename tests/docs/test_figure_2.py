@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iosim import device, problem
+from iosim import analyze, device, problem
 from iosim.attention import Attention
 from iosim.cache.closed_form import hbm_traffic
+from iosim.cli import run
 from iosim.kernels import make_schedule
 from iosim.schedule import Schedule
 
@@ -55,3 +56,36 @@ def test_every_reading_of_the_figure_is_counted_so(row: list[str]) -> None:
     for printed, published in zip(against, (40.3e9, 35.3e9), strict=True):
         digits = 1 if "." in printed else 0
         assert float(printed.removesuffix("%").strip()) == round(100 * (total / published - 1), digits)
+
+
+def test_every_term_of_flash_attention_is_counted_so() -> None:
+    """Tensor by tensor at the cores and as replayed; the sums; and the 4.4 GB that are printed."""
+    *rows, both = table("pass")
+    whole = [0] * 4
+    for name, phase, kernel in (("forward", "prefill", "flash1"), ("backward", "backward", "flash2-backward")):
+        asked: Attention = problem(heads=16, head_dim=64, batch=64, seq=1024, mask="full", dtype="fp16", phase=phase)
+        (report,) = analyze(asked, device("a100-sxm-40gb"), [kernel]).kernels
+        core, memory = (report.boundary(at).traffic for at in ("core", "hbm"))
+        found = {
+            moved.tensor: [moved.read_bytes, moved.write_bytes, inside.read_bytes, inside.write_bytes]
+            for moved in core.moved
+            for inside in memory.moved
+            if inside.tensor == moved.tensor
+        }
+        found["all"] = [core.read_bytes, core.write_bytes, memory.read_bytes, memory.write_bytes]
+        told = {tensor: cells for at, tensor, *cells in rows if at == name}
+        assert told == {tensor: [f"{count / 1e9:.3f}" for count in counts] for tensor, counts in found.items()}
+        whole = [before + count for before, count in zip(whole, found["all"], strict=True)]
+    assert both == ["both", "all", *(f"{count / 1e9:.3f}" for count in whole)]
+    assert f"{sum(whole[2:]) / 1e9:.2f} GB in main" in PAGE
+    assert f"{sum(whole[:2]) / 1e9:.1f} GB, nearly half of them dQ" in PAGE
+    assert f"{sum(whole[2:]) / 1e9:.1f}" == "4.4"
+
+
+def test_the_commands_of_the_page_show_them(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^    iosim (simulate .*)$", PAGE, re.MULTILINE)
+    assert len(commands) == 2
+    for command, sums in zip(commands, (("1.365 GB", "701.5 MB"), ("1.351 GB", "943.7 MB")), strict=True):
+        assert run(command.split()) == 0
+        (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("hbm")]
+        assert all(text in line for text in sums)

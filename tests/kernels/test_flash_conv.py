@@ -120,7 +120,7 @@ def test_sequences_of_8k_are_the_longest_that_fit_a_multiprocessor() -> None:
         fits = make_schedule(asked, device, "flashconv")
         assert fits.tiling.rows == 8192
         assert fits.working_set.shared_bytes == 64 * 1024
-        with pytest.raises(UsageError, match="needs 5") as refused:
+        with pytest.raises(UsageError, match="needs 450 KiB of 256 KiB registers") as refused:
             make_schedule(asked, device, "flashconv", tile(16384, 1))
         assert refused.value.faults[0].hint == "the largest that fits is 8192x1"
         with pytest.raises(UsageError) as between:

@@ -21,6 +21,8 @@ from iosim.kernels.linear_parts import Chunks, chunks_of
 from iosim.schedule import Schedule
 
 Array = np.ndarray
+#: the paper's two launches; test_chunk_launches has those of released code
+PLAIN: dict[str, object] = {"cumsum": False, "scores": "none", "pass_states": False}
 
 
 @st.composite
@@ -108,7 +110,7 @@ def test_lightning2_computes_its_recurrence(case: dict, features: str, mask: str
 @given(cases(), st.sampled_from(["identity", "hedgehog", "taylor"]))
 def test_materialised_states_compute_the_same(case: dict, features: str) -> None:
     gate = case["gate"] if features == "identity" else "none"
-    schedule = schedule_of(case, "gla", gate=gate, features=features)
+    schedule = schedule_of(case, "gla", gate=gate, features=features, **PLAIN)
     check(schedule)
     data = Data(case, schedule)
     before, after = Arithmetic(), Arithmetic()
@@ -155,11 +157,12 @@ def test_counts_of_the_theory_note() -> None:
     assert (fused.read_elements, fused.write_elements) == (n * (2 * d + d_v), n * d_v)
     halves = make_schedule(asked, None, "lightning2", tile(chunk, chunk), {"value_block": 128}).traffic
     assert halves.read_elements == n * (4 * d + d_v)
-    first, second = make_schedule(asked, None, "gla", tile(chunk, chunk), {"value_block": d_v, "gate": "none"}).launches
+    ungated = {"value_block": d_v, "gate": "none"} | PLAIN
+    first, second = make_schedule(asked, None, "gla", tile(chunk, chunk), ungated).launches
     states = n // chunk * d * d_v
     assert (first.traffic.read_elements, first.traffic.write_elements) == (n * (d + d_v), states)
     assert (second.traffic.read_elements, second.traffic.write_elements) == (n * (2 * d + d_v) + states, n * d_v)
-    gated = make_schedule(asked, None, "gla", tile(chunk, chunk), {"value_block": d_v}).traffic
+    gated = make_schedule(asked, None, "gla", tile(chunk, chunk), {"value_block": d_v} | PLAIN).traffic
     assert gated.read_elements - first.traffic.read_elements - second.traffic.read_elements == 2 * n * d
 
 
@@ -234,6 +237,8 @@ def test_the_state_floor_binds_only_in_small_memories() -> None:
 def test_linear_kernels_refuse_what_they_do_not_compute() -> None:
     with pytest.raises(UsageError, match="window"):
         make_schedule(problem(64, 64, 16, mask="window:8"), None, "lightning2")
+    with pytest.raises(UsageError, match="no mask"):
+        make_schedule(problem(64, 64, 16, mask="band:right=2"), None, "lightning2")
     with pytest.raises(UsageError, match="causal attention only"):
         make_schedule(problem(64, 64, 16), None, "gla")
     with pytest.raises(UsageError, match="no mask"):
@@ -242,3 +247,16 @@ def test_linear_kernels_refuse_what_they_do_not_compute() -> None:
         make_schedule(problem(64, 64, 16, mask="causal"), None, "prefix-linear")
     with pytest.raises(UsageError, match="does not compute decode"):
         make_schedule(problem(1, 64, 16, phase="decode"), None, "lightning2")
+
+
+def test_a_fixed_state_refuses_what_a_state_cannot_hold() -> None:
+    """A state is the sum of all keys before: no window of them, no slice, and no order of tiles."""
+    for tokens, mask in ((1, "window:10"), (4, "full"), (1, "prefix:8"), (1, "causal-top-left"), (2, "band:right=1")):
+        with pytest.raises(UsageError, match="no mask"):
+            make_schedule(problem(tokens, 64, 16, mask=mask, phase="decode"), None, "fixed-state")
+    assert make_schedule(problem(1, 64, 16, mask="full", phase="decode"), None, "fixed-state")
+    with pytest.raises(UsageError, match="V apart from K"):
+        make_schedule(problem(1, 64, 16, 8, "causal", phase="decode", latent=True), None, "fixed-state")
+    with pytest.raises(UsageError, match="token by token") as refused:
+        make_schedule(problem(1, 64, 16, mask="causal", phase="decode"), None, "fixed-state", tile(16, 64))
+    assert refused.value.faults[0].where == "--tile"

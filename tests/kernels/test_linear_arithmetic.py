@@ -29,9 +29,10 @@ def shapes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def made(shape: dict[str, Any], kernel: str, n_q: int, n_kv: int, mask: str, phase: str, **chosen: object) -> Schedule:
+    rows, cols = (1, 1) if kernel == "fixed-state" else (shape["rows"], shape["cols"])
     heads = shape["group"] * shape["kv_heads"]
     asked = problem(n_q, n_kv, shape["d"], shape["d_v"], mask, heads, shape["kv_heads"], shape["batch"], phase)
-    schedule = make_schedule(asked, None, kernel, tile(shape["rows"], shape["cols"]), chosen)
+    schedule = make_schedule(asked, None, kernel, tile(rows, cols), chosen)
     check(schedule)
     return schedule
 
@@ -135,4 +136,5 @@ def test_named_kernels_are_settings_that_other_tests_draw(kernel: str, algorithm
     file = load_kernel(kernel)
     assert file.algorithm.name == algorithm
     drawn = {"features", "gate", "normalise", "prefix", "value_block"}
+    drawn |= {"cumsum", "scores", "score_block", "pass_states"}
     assert set(file.parameters) | {name for rule in file.rules for name in rule.settings} <= drawn

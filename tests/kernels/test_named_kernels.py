@@ -54,7 +54,8 @@ def test_a_kernels_own_tiles_fit_every_device_they_name(name: str) -> None:
                         rule = kernel.rule(asked, device)
                     except UsageError:
                         continue
-                    notes = make_schedule(asked, device, kernel).notes
+                    own = f"{kernel.name}: {kernel.note}"
+                    notes = [note for note in make_schedule(asked, device, kernel).notes if note != own]
                     assert rule.assumed or rule.note or not notes, (device.key, d, phase, mask, notes)
 
 
@@ -98,7 +99,7 @@ def test_every_kernel_touches_what_it_counts(name: str) -> None:
         mask = ONLY.get(kernel.algorithm.name, ("causal",))[0]
         n = 1030 if name == "prefix-linear" else 40
         asked = problem(3 if phase == "decode" else n, n, 16, 16, mask, 4, 2, 2, phase)
-        check(make_schedule(asked, None, kernel, tile(16, 16)))
+        check(make_schedule(asked, None, kernel, None if name == "fixed-state" else tile(16, 16)))
 
 
 def test_flash4_uses_all_of_tensor_memory() -> None:

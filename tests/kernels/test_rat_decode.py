@@ -101,7 +101,7 @@ def test_its_floor_counts_what_changes_what_it_leaves(case: dict) -> None:
 
     known, matter = left(place(case, q, k, v, g)), 0
     for tensor, (read, _) in per_tensor(schedule).items():
-        for word in range(read if tensor != "g" else 0):
+        for word in range(read):
             memory = place(case, q, k, v, g)
             memory.data[tensor, 0][word] += 0.25
             matter += bool(np.abs(left(memory) - known).max() > 1e-12)
@@ -125,6 +125,8 @@ def test_the_cache_is_a_sixteenth() -> None:
 def test_what_decoding_refuses() -> None:
     with pytest.raises(UsageError, match="decodes causally"):
         make_schedule(problem(4, 64, 16, mask="full", phase="decode"), None, "rat-decode")
+    with pytest.raises(UsageError, match="decodes causally"):
+        make_schedule(problem(1, 64, 16, mask="causal-top-left", phase="decode"), None, "rat-decode")
     assert make_schedule(problem(1, 64, 16, mask="full", phase="decode"), None, "rat-decode")
     with pytest.raises(UsageError, match="V apart from K"):
         make_schedule(problem(1, 64, 16, 8, "causal", phase="decode", latent=True), None, "rat-decode")

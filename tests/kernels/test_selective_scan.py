@@ -182,10 +182,10 @@ def test_what_a_scan_refuses() -> None:
     with pytest.raises(UsageError, match="does not compute decode"):
         make_schedule(problem(1, 64, 16, phase="decode"), None, "mamba1")
     device, asked = load_device("h100-sxm5"), problem(8192, 8192, 16, 64, "causal")
-    with pytest.raises(UsageError, match="on-chip memory per core") as refused:
+    with pytest.raises(UsageError, match="256 KiB registers") as refused:
         make_schedule(asked, device, "mamba1", tile(2048, 1), {"value_block": 64})
-    assert refused.value.faults[0].hint == "the largest that fits is 384x1"
-    held = make_schedule(asked, device, "mamba1", tile(384, 1), {"value_block": 64}).working_set
-    assert held.register_bytes == 384 * (5 * 64 + 2) * 4  # Delta, Delta x, y, decay, state; B and C
+    assert refused.value.faults[0].hint == "the largest that fits is 192x1; or value_block=6 with this one"
+    held = make_schedule(asked, device, "mamba1", tile(192, 1), {"value_block": 64}).working_set
+    assert held.register_bytes == 192 * (5 * 64 + 2) * 4  # Delta, Delta x, y, decay, state; B and C
     with pytest.raises(UsageError):
         make_schedule(asked, device, "mamba1", tile(400, 1), {"value_block": 64})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from iosim.errors import UsageError
 from iosim.floors import Memory, attention_floors
 from iosim.floors.bound import narrowest_bits
 from iosim.kernels import make_schedule
-from iosim.kernels.square_tiling import largest_block
 from iosim.machine import load_device
 from iosim.schedule import Schedule
 
@@ -110,10 +110,10 @@ def test_square_tiling_equals_loops(call: dict[str, Any], block: int, safe: bool
 )
 def test_square_tiling_of_the_theory_note(n: int, d: int, memory: int, block: int, read: int, written: int) -> None:
     """Oracle 18; twice the block with one stationary block costs nearly half."""
-    assert largest_block(memory, "blocks") == block
+    assert isqrt(memory // 4) == block  # three blocks and a vector
     moved = make_schedule(problem(n, n, d), None, "square-tiling", tile(block, block)).traffic
     assert (moved.read_elements, moved.write_elements) == (read, written)
-    improved = largest_block(memory, "outer-product")
+    improved = isqrt(memory) - 1  # one block, a column and a row
     assert improved == 2 * block - 1
     better = make_schedule(problem(n, n, d), None, "square-tiling", tile(improved, improved)).traffic
     assert better.read_elements < 0.62 * moved.read_elements
@@ -164,7 +164,7 @@ def test_first_level_tiles_fit_l1_and_second_level_blocks_fit_l0() -> None:
     schedule = make_schedule(asked, device, "fast-attention")
     assert str(schedule.tiling) == "128x256"
     assert schedule.working_set.shared_bytes == (32 + 2 * 128) * 1024 <= device.level("l1").capacity_bytes
-    assert schedule.working_set.register_bytes == device.level("l0c").capacity_bytes
+    assert dict(schedule.working_set.levels)["l0c"] == device.level("l0c").capacity_bytes
     with pytest.raises(UsageError, match="L1 per core"):
         make_schedule(asked, device, "fast-attention", tile(128, 512))
     with pytest.raises(UsageError, match="no tile for head size 128"):

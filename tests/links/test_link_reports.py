@@ -259,3 +259,21 @@ def test_ways_are_the_same_however_they_are_spelled() -> None:
     assert plain == spelled
     assert math.isclose(plain.imbalance, 1)
     assert set(EXCHANGES) == {"ring", "zigzag", "ulysses", "state-gather", "tiling-allreduce", "attention-servers"}
+
+
+LINKED = [
+    ("ring", {"exchange": "ring", "devices": 8}, {"seq": 4096}),
+    ("ulysses", {"exchange": "ulysses", "devices": 8}, {"seq": 4096}),
+    ("kv", {"offload": "kv", "link": "pcie"}, {"phase": "decode", "seq_kv": 32768}),
+    ("servers", {"exchange": "attention-servers", "devices": 4}, {"phase": "decode", "seq_kv": 32768, "batch": 8}),
+    ("attention", {"offload": "attention", "far": "200GB/s", "resident_fraction": 0.5}, {"phase": "decode", "seq_kv": 32768}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "asked", "call"), LINKED, ids=[name for name, _, _ in LINKED])
+def test_the_expectation_is_the_whole_ways_and_not_below_its_floor(name: str, asked: Any, call: Any) -> None:
+    problem = iosim.problem(heads=32, kv_heads=8, head_dim=128, mask="causal", **call)
+    kernel = iosim.analyze(problem, "h100-sxm5", "split-kv" if "phase" in call else "flash3", **asked).kernels[0]
+    row = kernel.to_dict()
+    assert row["time_expected_s"] == row["time_link_overlapped_s"] >= row["time_floor_s"]
+    assert sum(row["breakdown"].values()) == pytest.approx(row["time_expected_s"])

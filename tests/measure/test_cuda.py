@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from iosim.errors import AbsentError, CheckError, UsageError
 from iosim.measure.boards import NAMES, device_of
 from iosim.measure.cases import PROBES, Case
+from iosim.measure.checking import check, error_of
 from iosim.measure.cuda import Clock, CudaMachine
 from iosim.measure.cuda_calls import BACKENDS, OTHERS, make_call, split_in_two
+from iosim.measure.cuda_times import FLUSH_S, LEAST_SPIN_S, SPIN_HZ, SPIN_MARGIN, repeated
 from iosim.measure.experiments import MIB, PACKAGES, Board, cuda_cases, selected
 from iosim.measure.measuring import measure
-from iosim.measure.result_file import SCHEDULES, read_rows
+from iosim.measure.result_file import SCHEDULES, case_row, read_rows
 
 SMALL = Case("sdpa-flash", 2, 4, 2, 16, 48, 48, "causal")
 
@@ -39,35 +42,123 @@ def test_every_library_gives_attention(machine: CudaMachine, kernel: str, mask: 
     assert float(str(measured.about["error_of_result"])) < 1e-5
     wrong = replace(case, mask="causal" if mask == "full" else "full")
     call = make_call(machine, case)
-    assert machine.error(wrong, call, call.run()) > 0.01
+    assert error_of(machine, wrong, call, call.result(call.run())) > 0.01
 
 
-def test_the_last_head_is_checked_too(machine: CudaMachine) -> None:
+def test_every_head_and_element_is_checked(machine: CudaMachine) -> None:
     call = make_call(machine, SMALL)
-    made = call.run().copy()
-    made[1, 3] = 0
-    assert machine.error(SMALL, call, made) > 0.5
-    made[1, 3] = np.nan
-    assert not machine.error(SMALL, call, made) < 0.02
+    for place in ((1, 3), (0, 2)):
+        made = call.run().copy()
+        made[place] = 0
+        with pytest.raises(CheckError, match="wrong by"):
+            check(machine, SMALL, call, made)
+    made[0, 2, 17, 3] = np.nan
+    with pytest.raises(CheckError, match="no numbers"):
+        check(machine, SMALL, call, made)
+
+
+def test_a_kernel_that_is_wrong_on_a_small_case_is_not_timed(
+    machine: CudaMachine, fake_torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that the check of a large case passes over; tried once for all sizes."""
+    plain = fake_torch.nn.functional.scaled_dot_product_attention
+
+    def wrong(q: Any, k: Any, v: Any, **options: Any) -> Any:
+        made = plain(q, k, v, **options)
+        made[..., 1, :] *= 1.5
+        return made
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", wrong)
+    for n in (300, 310):
+        large = replace(SMALL, batch=1, heads=1, kv_heads=1, seq_q=n, seq_kv=n)
+        with pytest.raises(CheckError, match="small case"):
+            machine.run(large, 0.0)
+    assert fake_torch.LOG.count("call") == 1
+
+
+def test_the_math_path_keeps_16_bit_types(machine: CudaMachine, fake_torch: Any) -> None:
+    make_call(machine, SMALL)
+    assert fake_torch.SINGLE == [True]
+    make_call(machine, replace(SMALL, kernel="sdpa-math"))
+    assert fake_torch.SINGLE == [False]
+    del fake_torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp  # before PyTorch 2.5
+    make_call(machine, replace(SMALL, kernel="sdpa-math"))
+
+
+def test_each_length_of_flex_attention_is_compiled_afresh(machine: CudaMachine, fake_torch: Any) -> None:
+    for n in (48, 32):
+        make_call(machine, replace(SMALL, kernel="flex", seq_q=n, seq_kv=n, tile_q=16, tile_kv=16))
+    assert fake_torch.LOG == ["reset", "compile"] * 2
+
+
+def test_unfused_attention_is_two_products_and_a_softmax(machine: CudaMachine) -> None:
+    case = replace(SMALL, kernel="unfused", kv_heads=4, mask="full")
+    assert float(str(machine.run(case, 0.0).about["error_of_result"])) < 1e-5
+    with pytest.raises(UsageError, match="full mask"):
+        machine.run(replace(case, mask="causal"), 0.0)
+    assert case_row(case, "h200-sxm")["kernel"] == "unfused"
+    assert case_row(replace(case, kernel="sdpa-math"), "h200-sxm")["kernel"] == "probe-sdpa-math"
 
 
 def test_flushes_and_spins_stay_outside_the_events(machine: CudaMachine, fake_torch: Any) -> None:
     machine.run(SMALL, 0.0)
     text = " ".join(fake_torch.LOG)
     timed = "spin event call event"
-    assert text == f"call {' '.join([timed] * 5)} {' '.join(['flush ' + timed] * 5)}"
+    assert text == f"call call {' '.join([timed] * 5)} {' '.join(['flush ' + timed] * 5)}"
 
 
-def test_repetitions_follow_the_limit(machine: CudaMachine) -> None:
+@pytest.fixture
+def hand(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The processor's clock, moved by hand."""
+    now = [0.0]
+    monkeypatch.setattr("iosim.measure.cuda_times.time.perf_counter", lambda: now[0])
+    return now
+
+
+def launching(hand: list[float], seconds: list[float]) -> Callable[[], None]:
+    """Calls that take so long to launch."""
+    waits = iter(seconds)
+
+    def call() -> None:
+        hand[0] += next(waits)
+
+    return call
+
+
+def test_the_gpu_waits_for_longer_than_a_launch_takes(
+    fake_torch: Any, monkeypatch: pytest.MonkeyPatch, hand: list[float]
+) -> None:
+    spins: list[int] = []
+    monkeypatch.setattr(fake_torch.cuda, "_sleep", spins.append)
+    made = repeated(fake_torch, launching(hand, [2e-3, 1e-3, 1e-3, 1e-3, 1e-3]), None, 0.0)
+    assert made.host_s == pytest.approx(1e-3)
+    assert made.spin_s == SPIN_MARGIN * made.host_s
+    assert spins[2:] == [int(made.spin_s * SPIN_HZ)] * 3
+    assert repeated(fake_torch, launching(hand, [1e-5] * 5), None, 0.0).spin_s == LEAST_SPIN_S
+
+
+def test_runs_whose_launch_was_late_are_left_out(fake_torch: Any, hand: list[float]) -> None:
+    made = repeated(fake_torch, launching(hand, [1e-3, 1e-3, 1e-3, 1e-2, 1e-3]), None, 0.0)
+    assert len(made.times_s) == 2
+    made = repeated(fake_torch, launching(hand, [1e-3] * 2 + [4e-3] * 6), None, 0.0)  # all were: spun for longer
+    assert (len(made.times_s), made.spin_s) == (3, pytest.approx(12e-3))
+
+
+def test_repetitions_follow_the_limit(machine: CudaMachine, hand: list[float]) -> None:
     timing = machine.run(SMALL, 0.01).times
-    assert timing["warm"].runs == int(0.01 / (0.25e-3 + 2e-4))
+    assert timing["warm"].runs == int(0.01 / (0.25e-3 + LEAST_SPIN_S))
+    assert timing["cold"].runs == int(0.01 / (0.25e-3 + LEAST_SPIN_S + FLUSH_S))
     assert machine.run(SMALL, 1e9).times["cold"].runs == 100
     assert timing["warm"].median_s == 0.25e-3
 
 
 def test_a_profiled_call_is_alone_in_its_range(machine: CudaMachine, fake_torch: Any) -> None:
-    machine.profile(SMALL)
-    assert ["call", SMALL.label, "start", "call", "stop", "pop"] == fake_torch.LOG
+    alone = [SMALL.label, "start", "call", "stop", "pop"]
+    machine.profile(SMALL, cold=False)
+    assert ["call", "call", *alone] == fake_torch.LOG
+    fake_torch.LOG.clear()
+    machine.profile(SMALL, cold=True)
+    assert ["call", "call", "flush", *alone] == fake_torch.LOG  # as before a timed call
     assert ":" not in SMALL.label
     assert " " not in SMALL.label
 
@@ -99,7 +190,7 @@ def test_probes_move_what_they_say(machine: CudaMachine) -> None:
 
 def test_a_wrong_result_is_no_time(machine: CudaMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", lambda q, k, v, **options: q * 0 + 1)
-    with pytest.raises(CheckError, match="wrong by"):
+    with pytest.raises(CheckError, match=r"wrong by .* small case"):
         machine.run(SMALL, 0.0)
 
 

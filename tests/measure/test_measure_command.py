@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def test_no_permission_for_counters_is_exit_4_and_times_are_kept(
 def test_no_gpu_and_no_profiler_are_exit_4(
     fake_torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("iosim.measure.counting.PLACES", ())
+    monkeypatch.setattr("iosim.measure.profiler.PLACES", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "out.csv"
     assert run([*CUDA, "--counters", "--only", "waves", "-o", str(path)]) == 4
@@ -123,6 +125,22 @@ def test_counters_merged_by_hand(fake_torch: Any, tmp_path: Path, capsys: pytest
     assert "no table" in capsys.readouterr().err
 
 
+def test_cases_are_profiled_in_the_order_asked_for(
+    fake_torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from iosim.measure.experiments import cuda_cases, selected
+
+    labels = [case.label for case in selected(cuda_cases(), ["waves"])][::-1]
+    (tmp_path / "cases.json").write_text(json.dumps([*labels, "iosim/no/such/case"]))
+    assert run([*CUDA, "--profile", str(tmp_path / "cases.json"), "--l2", "warm"]) == 0
+    said = [line.split()[:2] for line in capsys.readouterr().err.splitlines()]
+    assert [label for word, label in said if word == "profiling"] == labels
+    ended = {label.rstrip(":"): word for word, label in said if word != "profiling"}
+    assert ended.keys() == set(labels)
+    assert set(ended.values()) == {"profiled", "failed"}  # the stand-in has little memory
+    assert "flush" not in fake_torch.LOG
+
+
 def test_the_list_shows_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["measure", "--device", "cuda", "--list"]) == 0
     text = capsys.readouterr().out
@@ -158,3 +176,56 @@ def test_a_processor_is_probed_once_and_its_file_stays(
     assert probed == [1]  # our loops run on one core
     assert read_rows(path)[0]["device"] == str(tmp_path / "cpu.device.toml")
     assert capsys.readouterr().err.count("probed this machine") == 1
+
+
+@pytest.fixture
+def one_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [Case("cpu-tiled", 1, 2, 2, 16, 32, 32, "full", 16, 16, dtype="fp32")]
+    monkeypatch.setattr("iosim.measure.cases.cpu_cases", lambda pytorch: small)
+
+
+@pytest.mark.usefixtures("one_case")
+def test_a_short_budget_measures_and_leaves_the_probe_to_a_longer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(system: object, cores: int | None, progress: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iosim.measure.probe_file.probed_text", interrupted)
+    path = tmp_path / "cpu.csv"
+    assert run(["measure", "--budget", "2s", "-o", str(path)]) == 0
+    beside = tmp_path / "cpu.device.toml"
+    said = capsys.readouterr().err
+    assert f"hardware new {beside} --probe" in said
+    rows = read_rows(path)
+    assert [row["device"] for row in rows] == [str(beside)]
+    assert run(["measure", "--budget", "1m", "-o", str(path)]) == 130  # while probing
+    assert read_rows(path) == rows
+
+
+@pytest.mark.usefixtures("one_case")
+def test_a_probe_takes_its_time_from_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(system: object, cores: int | None, progress: object) -> str:
+        time.sleep(0.3)
+        return "# a device\n"
+
+    monkeypatch.setattr("iosim.measure.probe_file.probed_text", slow)
+    monkeypatch.setattr("iosim.cli.measure_command.SHORTEST_PROBED_S", 0.0)
+    path = tmp_path / "cpu.csv"
+    assert run(["measure", "--budget", "0.3s", "-o", str(path)]) == 0
+    assert "1 left for another run" in capsys.readouterr().err
+    assert (tmp_path / "cpu.device.toml").exists()
+
+
+def test_a_board_without_a_device_file_is_named_by_itself(
+    fake_torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = fake_torch.cuda.get_device_properties(0)
+    known.name = "NVIDIA H200 NVL"
+    monkeypatch.setattr(fake_torch.cuda, "get_device_properties", lambda index: known)
+    path = tmp_path / "out.csv"
+    assert run([*CUDA, "--only", "E8", "-o", str(path)]) == 0
+    assert "no device file for NVIDIA H200 NVL: rows name it nvidia-h200-nvl" in capsys.readouterr().err
+    assert {row["device"] for row in read_rows(path)} == {"nvidia-h200-nvl"}

@@ -77,6 +77,13 @@ def test_lines_of_the_profiler_and_of_the_program_are_passed_over() -> None:
     assert totals(found)["hbm_read_bytes"] == 4
 
 
+@pytest.mark.parametrize("noise", ["12,hello\n", "0,1,2\n,7\n", "7\n", "3% done,"])
+def test_a_program_may_print_numbers_and_commas(noise: str) -> None:
+    table = wide(["1", "2", "3", "4"], ["ns", "byte", "byte", "sector"])
+    found = parse_nsight(noise + table + (noise if noise.endswith("\n") else "") + table)
+    assert [launch.quantity("hbm_read_bytes") for launch in found] == [2, 2]
+
+
 def test_other_names_of_the_same_counters() -> None:
     text = wide(["1", "2", "3", "4"], ["ns", "byte", "sector", "sector"])
     text = text.replace(READ, "dram__bytes_op_read.sum").replace(WRITE, "dram__sectors_write.sum")

@@ -93,6 +93,8 @@ class Items:
         return np.concatenate([v, np.ones((tokens, self.cut.extra))], axis=1)
 
     def decays(self, loads: dict, tokens: int, width: int) -> Array:
+        if "g_sum" in loads:  # of one chunk
+            return decays(np.diff(loads["g_sum"][0][1], axis=0, prepend=0.0), tokens, width, self.count)
         return decays(loads["g"][0][1] if "g" in loads else None, tokens, width, self.count)
 
     def divided(self, out: Array) -> Array:
@@ -130,7 +132,7 @@ def states(launch: Launch, memory: Memory, cut: Chunks, name: str, count: Arithm
                 v = v - count.product(loads["W"][0][1], at.state)
             after = _state_after(k, v, at.decays(loads, len(k), cut.features), at.state, count)
         for touch in writes:
-            memory.store(touch, 1, at.state if touch.tensor == "states" else v)
+            memory.store(touch, 1, at.state if touch.tensor in ("states", "chunk_states") else v)
         if "K" in loads:
             at.state = after
 

@@ -17,7 +17,7 @@ from iosim.timing import fa2
 from iosim.timing.calls import UNBOUNDED, Calls
 from iosim.timing.constants import load_calibration
 from iosim.timing.fa2_memory import loaded_bytes, sweeps_of
-from iosim.timing.families import expected_parts
+from iosim.timing.families import CACHE_WRITE, expected_parts, values_of
 from iosim.timing.parts import total_s
 from iosim.timing.rates import Rates, rates_of
 
@@ -91,6 +91,21 @@ def test_a_window_of_five_heads_is_swept_as_often_as_heads_run_apart(batch: int,
 def test_a_window_of_128_loads_the_tile_that_it_cuts() -> None:
     """67 MB in windows would stay in 96 MiB, the 135 MB of whole tiles of 256 keys do not."""
     assert microseconds(call(1, 257, 256, 8, 8, 64, window=128)) == pytest.approx(231.6, rel=0.15)
+
+
+@pytest.mark.parametrize(("batch", "keys", "measured"), [(512, 4, 115.5), (512, 64, 121.2), (128, 16, 35.2)])
+def test_waits_of_a_block_alone_on_its_core_are_hidden_by_nothing(batch: int, keys: int, measured: float) -> None:
+    """L40S, a window that covers the keys: 8 heads are 8 blocks of one row, whose start costs more than their tile."""
+    assert microseconds(call(1, keys, batch, 8, 1, window=128)) == pytest.approx(measured, rel=0.1)
+
+
+def test_the_cache_write_is_the_frameworks_own_kernel() -> None:
+    """vLLM 0.24 writes the cache on L40S as on H100, whatever attention follows; A100's table is version 0.14's."""
+    c, hopper, own = call(4096, 4096, 1, 4, 4), load_calibration("fa3").values(), load_calibration("fa2").values()
+    for device, constants in (("l40s", hopper), ("a100-sxm-80gb", own)):
+        made = values_of(load_calibration("fa2"), "vllm", load_device(device).architecture)
+        assert {name: made[name] for name in CACHE_WRITE} == {name: constants[name] for name in CACHE_WRITE}
+    assert microseconds(c) < total_s(expected_parts(c, L40S, "flash2", "vllm", constants=own))[0] * 1e6
 
 
 def test_copies_of_many_heads_take_their_bytes() -> None:

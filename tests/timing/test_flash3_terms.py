@@ -146,8 +146,8 @@ def test_constants_of_a_framework_replace_those_of_the_family() -> None:
     assert own.rows > 1000
     assert set(own.values()) < set(family.values())
     assert all(0 < c.low <= c.value <= c.high < 1.3 * c.low and c.meaning and c.unit for c in own.constants)
-    assert values_of(family, "sglang") == {**family.values(), **own.values()}
-    assert values_of(family, "vllm") == family.values()
+    assert values_of(family, "sglang", "hopper") == {**family.values(), **own.values()}
+    assert values_of(family, "vllm", "hopper") == family.values()
 
 
 def test_a_call_that_sweeps_the_cache_starts_late() -> None:

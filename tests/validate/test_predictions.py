@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from iosim.errors import FileError
-from iosim.validate.predicting import ADDED, predict_rows
+from iosim.validate.predicted import ADDED
+from iosim.validate.predicting import predict_rows
 from iosim.validate.prediction_file import predict_file
 
 HEADER = "device,kernel,phase,dtype,kv_dtype,batch,heads,kv_heads,head_dim,seq_q,seq_kv,mask,framework"

@@ -74,7 +74,7 @@ def test_ranges_of_iosim_measure_name_their_cases(tmp_path: Path) -> None:
     labelled.write_text(text.replace(f'""<default domain>:{shape[0]}', f"{outer}{case.label}"))
     table = read_table(labelled, A100)
     (found,) = [row for row in table.counted if row.kind.phase == "decode"]
-    assert found.kind.kernel == "flash2"
+    assert found.kind.kernel == "flash2-decode"  # what a decode row of the family stands for
     assert found.shape == (case.batch, case.heads, case.kv_heads, case.head_dim, case.head_dim, 1, case.seq_kv)
     assert found.kind.device.key == device.key
     labelled.write_text(text.replace(shape[0], "iosim/sdpa-flash/1"))
@@ -123,6 +123,22 @@ def test_triton_rates_become_times_and_names_say_the_shape() -> None:
     assert not flash.warm
     assert flash.time_s[0] == pytest.approx(2 * 4 * 32 * 64 * 1024**2 / 105.4e12)
     assert table.skipped == {"no time_s": 1, "the column 'Mystery' names no kernel of the catalogue": 5}
+
+
+def test_triton_rates_under_another_prefix_are_refused(tmp_path: Path) -> None:
+    """FlashAttention-2 at 105 to 190 TFLOP/s, called GFLOPS; and the same numbers in GFLOPS, called TFLOPS."""
+    fill = {**A100, "dtype": "fp16"}
+    with pytest.raises(FileError) as caught:
+        validate([TRITON], fill={**fill, "unit": "GFLOPS"})
+    assert "TFLOP/s, not GFLOP/s" in caught.value.faults[0].hint
+    thousandfold = tmp_path / TRITON.name
+    _, header, *rows = TRITON.read_text().splitlines()
+    cells = [line.split(",") for line in rows]
+    lines = [",".join([row[0], *(str(float(value) * 1e3) if value else "" for value in row[1:])]) for row in cells]
+    thousandfold.write_text("\n".join([header, *lines]) + "\n")
+    with pytest.raises(FileError) as caught:
+        validate([thousandfold], fill={**fill, "unit": "TFLOPS"})
+    assert "GFLOP/s, not TFLOP/s" in caught.value.faults[0].hint
 
 
 def test_triton_units_and_types_are_not_guessed(tmp_path: Path) -> None:

@@ -17,7 +17,11 @@ __version__ = "0.0+numpy"
 MOST = 1 << 18
 float32, bfloat16, float16, int32 = np.float32, np.float32, np.float32, np.int32
 version = SimpleNamespace(cuda="0.0")
-backends = SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 90000))
+SINGLE = [True]  # whether the math path works in single precision
+backends = SimpleNamespace(
+    cudnn=SimpleNamespace(version=lambda: 90000),
+    cuda=SimpleNamespace(allow_fp16_bf16_reduction_math_sdp=lambda allowed: SINGLE.__setitem__(0, not allowed)),
+)
 LOG: list[str] = []
 
 
@@ -86,6 +90,18 @@ def zeros(*shape: Any, dtype: Any, device: str) -> Any:
 empty = zeros
 
 
+def full(shape: Any, value: float, dtype: Any, device: str) -> Any:
+    return tensor(np.full(_made((shape,)), value, dtype))
+
+
+def isfinite(values: Any) -> Any:
+    return np.isfinite(values)
+
+
+def bmm(one: Any, two: Any) -> Any:
+    return one @ two
+
+
 class _Scratch:
     def sum(self) -> None:
         LOG.append("flush")
@@ -115,11 +131,14 @@ def sort(values: Any) -> Any:
     return SimpleNamespace(values=np.sort(values))
 
 
-def _compile(function: Any) -> Any:
+def _compile(function: Any, dynamic: bool) -> Any:
+    assert not dynamic
+    LOG.append("compile")
     return function
 
 
 globals()["compile"] = _compile
+compiler = SimpleNamespace(reset=lambda: LOG.append("reset"))
 
 
 class _Event:
