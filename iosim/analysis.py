@@ -13,17 +13,14 @@ from iosim.errors import AbsentError, UsageError
 from iosim.floors import Floors, Memory, TimeFloor, attention_floors, time_floor
 from iosim.floors.linear import own_floor_bytes
 from iosim.kernels import KernelFile, load_kernel, make_schedule
+from iosim.kernels.page_sectors import in_sectors, page_costs, page_note, sector_bytes_of
 from iosim.kernels.scheduling import packing_of
+from iosim.kernels.usual import usual_kernels
 from iosim.machine import Device
 from iosim.report import BoundaryReport, KernelReport, Options, Report
 from iosim.schedule import OTHER_FUNCTIONS, Moved, Schedule, Traffic
 from iosim.timing import Ceilings, expectation, kernel_ceilings
 
-DEFAULT_KERNELS = {
-    "prefill": ("unfused", "flash1", "flash2", "flash3"),
-    "decode": ("split-kv",),
-    "backward": ("flash2-backward",),
-}
 FORMULA = "closed form over the visited tiles"
 CONTAINS = {
     "core": "registers, shared memory and tensor memory of one core",
@@ -74,39 +71,6 @@ def analyze(
     left_out += (f"{', '.join(left)}: cannot pack query heads into a tile, and did not",) if left else ()
     notes = (*_assumptions(problem, device, options, reports, floors), *left_out)
     return Report(problem, device, reports, floor, options, notes)
-
-
-def usual_kernels(
-    problem: Attention, device: Device | None, typed_tile: bool = False
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the usual kernels whose code computes this call, and why the others are left out.
-
-    Raises:
-        UsageError: none of them does.
-    """
-    names, notes, refusal = [], [], None
-    for name in default_kernels(problem.phase, device):
-        file = load_kernel(name)
-        try:
-            file.check_types(problem)
-            if not typed_tile:
-                file.rule(problem, device)
-            names.append(name)
-        except UsageError as error:
-            refusal = error
-            notes.append(f"{error.faults[0].what}: left out")
-    if refusal and not names:
-        raise refusal
-    return tuple(names), tuple(notes)
-
-
-def default_kernels(phase: str, device: Device | None) -> tuple[str, ...]:
-    """The kernels of a report that names none: the phase's usual ones, or what exists on the device in their place."""
-    there: list[str] = []
-    for name in DEFAULT_KERNELS.get(phase, ("flash2",)):
-        others = load_kernel(name).instead.get(device.architecture, ()) if device else ()
-        there += others[:1] or (name,)
-    return tuple(dict.fromkeys(there))
 
 
 def _settings_by_kernel(files: Sequence[KernelFile], settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -166,16 +130,28 @@ def _kernel_report(
     schedule = make_schedule(problem, device, file, options.tile, settings, options.pack_gqa)
     core = schedule.traffic
     if device is None:
-        return KernelReport(schedule, _one_core(schedule, options), None, Ceilings({}, {}), options.measured_s)
+        return KernelReport(
+            schedule,
+            _one_core(schedule, options),
+            None,
+            Ceilings({}, {}),
+            options.measured_s,
+            pages=page_costs(schedule),
+        )
     memory = _main_memory(schedule, device, options)
     hbm: HbmTraffic | None = memory.hbm if memory else None
-    requests = multicast(schedule)
+    pages = page_costs(schedule, sector_bytes_of(device))
+    requests = in_sectors(multicast(schedule), pages)
     shared = "" if schedule.multicast == 1 else f", K and V shared by {schedule.multicast} cores"
     how, sure = schedule.model or FORMULA, not schedule.model
     how += "" if schedule.paired == 1 else f", K and V held by {schedule.paired} cores together"
     found = {"core": (core, how, sure), "l2": (requests, how + shared, sure)}
     if hbm:
-        found["hbm"] = (hbm.traffic, hbm.method, hbm.exact)
+        found["hbm"] = (
+            in_sectors(hbm.traffic, pages),
+            hbm.method,
+            hbm.exact and not any(cost.wasted_bits for cost in pages),
+        )
     complete = _complete(schedule, options)
     made = []
     for boundary_name in boundaries_of(device):
@@ -201,13 +177,15 @@ def _kernel_report(
                 own_floor_bytes(schedule, known.memory, options.warm and boundary_name == "hbm") if known else None,
             )
         )
-    ceilings = kernel_ceilings(schedule, device, requests.total_bytes, hbm.traffic.total_bytes if hbm else None)
+    ceilings = kernel_ceilings(schedule, device, requests.total_bytes, found["hbm"][0].total_bytes if hbm else None)
     expected, why = (
         (None, "--no-replay leaves it out")
         if options.replay.closed_form
         else expectation(schedule, device, options.warm)
     )
-    return KernelReport(schedule, tuple(made), floor, ceilings, options.measured_s, expected, unexpected=why)
+    return KernelReport(
+        schedule, tuple(made), floor, ceilings, options.measured_s, expected, unexpected=why, pages=pages
+    )
 
 
 def _one_core(schedule: Schedule, options: Options) -> tuple[BoundaryReport, ...]:
@@ -283,7 +261,7 @@ def _assumptions(
 ) -> tuple[str, ...]:
     notes = [f"last cache {'warm' if options.warm else 'cold'}: compulsory traffic "
              + ("shrinks by its capacity" if options.warm else "is counted in full")]  # fmt: skip
-    notes += [note for kernel in kernels for note in kernel.schedule.notes]
+    notes += [note for kernel in kernels for note in (*kernel.schedule.notes, *page_note(kernel.name, kernel.pages))]
     others = [kernel.name for kernel in kernels if kernel.schedule.algorithm_class in OTHER_FUNCTIONS]
     if others and device:
         notes.append(

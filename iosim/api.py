@@ -47,6 +47,7 @@ def problem(
     mask: str | None = None,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
+    shared_prefix: int = 0,
 ) -> Attention:
     """One attention call: a network's layer, or plain shapes.
 
@@ -57,9 +58,11 @@ def problem(
         latent: V is a slice of K (absorbed multi-head latent attention).
         batch: sequences.
         phase: prefill, decode or backward.
-        seq, seq_kv: tokens or a layout such as (30, 48, 80); keys count the new tokens.
+        seq, seq_kv: tokens, a layout such as (30, 48, 80), or one length per sequence such as "100+2*3000"; keys
+            count the new tokens.
         mask: in the command line's notation, such as "causal" or "window:4096,sink=4".
         dtype, kv_dtype: element types.
+        shared_prefix: first keys that all sequences of a decode share, in tokens; floors count them once.
     Raises:
         UsageError: something that cannot be. FileError: a broken network file.
     """
@@ -78,6 +81,7 @@ def problem(
         mask=mask,
         dtype=dtype,
         kv_dtype=kv_dtype,
+        shared_prefix=shared_prefix,
     ).problem
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iosim.errors import UsageError, did_you_mean
-from iosim.masks import Mask, MaskCounts
+from iosim.masks import Band, Mask, MaskCounts
 
 PHASES = ("prefill", "decode", "backward")
 
@@ -121,6 +121,26 @@ class Shape:
         return self.heads // self.kv_heads
 
 
+def check_shared(mask: Mask, keys: int, phase: str) -> None:
+    """Refuse keys that the sequences of a call cannot share.
+
+    Raises:
+        UsageError: another phase than decode, a window, or a query that does not see all of them and a key of its own.
+    """
+    where = "--shared-prefix"
+    if phase != "decode" or keys < 1:
+        raise UsageError(
+            f"{keys} shared keys in {phase}", where, "sequences share a prefix of at least 1 key in decode"
+        )
+    for part, _ in mask.sequences():
+        if not isinstance(part, Band) or part.left is not None:
+            raise UsageError(f"mask {mask} does not show the whole prefix", where, "full or causal")
+        if part.end_key(0) <= keys:
+            raise UsageError(
+                f"the first query sees {part.end_key(0)} keys, {keys} of them shared", where, "at least one is its own"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Attention:
     """One attention call."""
@@ -133,20 +153,34 @@ class Attention:
     """element types"""
     phase: str = "prefill"
     """prefill | decode | backward"""
+    shared_keys: int = 0
+    """first keys that are the same for all sequences: their K and V are one tensor, which floors count once"""
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise UsageError(f"unknown phase {self.phase!r}", "--phase", did_you_mean(self.phase, PHASES))
+        if self.shared_keys:
+            check_shared(self.mask, self.shared_keys, self.phase)
 
     @property
     def n_q(self) -> int:
-        """Queries of one sequence."""
+        """Queries of one sequence; of all of them where lengths are unequal."""
         return self.mask.n_q
 
     @property
     def n_kv(self) -> int:
-        """Keys of one sequence, new tokens included."""
+        """Keys of one sequence, new tokens included; of all of them where lengths are unequal."""
         return self.mask.n_kv
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the whole call, whether or not they have lengths of their own."""
+        return self.shape.batch * sum(times for _, times in self.mask.sequences())
+
+    @property
+    def unequal(self) -> bool:
+        """Whether sequences of lengths of their own are laid end to end, each tiled from its own start."""
+        return self.mask.sequences()[0][0] is not self.mask
 
     @property
     def pair_elements(self) -> int:
@@ -161,7 +195,7 @@ class Attention:
         """Mask counts summed over batch and heads; `keys` and `keys_ok` over key/value heads.
 
         Heads of one group share K and V, so the union of what they use counts once. Masks that differ within
-        a group count as the largest of them, which can only lower a floor.
+        a group count as the largest of them, which can only lower a floor. Keys that sequences share count once.
         """
         counted = [(mask.counts(), heads) for mask, heads in self.masks()]
         batch, group = self.shape.batch, self.shape.group
@@ -176,7 +210,7 @@ class Attention:
                 used = sum(max(getattr(c, name) for c in per_head[i : i + group]) for i in groups)
             else:
                 used = self.shape.kv_heads * getattr(counted[0][0], name)
-            total[name] = batch * used
+            total[name] = batch * used - (self.sequences - 1) * self.shape.kv_heads * self.shared_keys
         return MaskCounts(**total)
 
     def flop(self) -> int:

@@ -143,6 +143,8 @@ def certify(
         CheckError: a count below a floor of the kernel's own class, so one of the two is wrong.
     """
     options = options or Options()
+    if problem.shared_keys:
+        raise UsageError("no certificate speaks of keys that sequences share", "--shared-prefix", "leave it out")
     schedule = make_schedule(problem, device, load_kernel(kernel), options.tile, options.settings, options.pack_gqa)
     refuse_idealised(schedule)
     if options.lse_output and problem.phase != "backward" and not schedule.writes_lse:
@@ -247,13 +249,12 @@ def _inputs(
     boundary: str | None, held: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     problem, known = schedule.problem, {p.name: p for p in load_kernel(kernel).algorithm.parameters}
-    grid = problem.mask.grid
     return {
         "problem": {
             **asdict(problem.shape),
             "phase": problem.phase,
-            "seq": "x".join(map(str, grid.layout_q)),
-            "seq_kv": "x".join(map(str, grid.layout_kv)),
+            "seq": problem.mask.lengths[0],
+            "seq_kv": problem.mask.lengths[1],
             "mask": str(problem.mask),
             "types": asdict(problem.types),
         },

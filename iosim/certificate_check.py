@@ -16,8 +16,8 @@ from iosim.attention import BITS, Attention, Shape, Types
 from iosim.certificate import CLASSES, SCHEMA, Certificate, Claim, certify, within
 from iosim.errors import AbsentError, Fault, FileError, UsageError
 from iosim.machine import load_device
-from iosim.masks import Grid, bind, parse_mask, parse_tile
-from iosim.problem_builder import parse_layout
+from iosim.masks import parse_tile
+from iosim.problem_builder import bind_lengths
 from iosim.report import Options
 
 LARGEST_BYTES = 8 << 20
@@ -130,12 +130,11 @@ def derive(document: Mapping[str, Any], where: str = "certificate") -> Certifica
 
 def _problem(given: Mapping[str, Any]) -> Attention:
     sizes = {name: given[name] for name in ("batch", "heads", "kv_heads", "head_dim", "head_dim_v", "latent")}
-    grid = Grid(parse_layout(given["seq"], "seq"), parse_layout(given["seq_kv"], "seq_kv"))
     types = Types(**given["types"])
     for name in given["types"].values():
         if name not in BITS:
             raise UsageError(f"unknown element type {name!r}", "types")
-    return Attention(Shape(**sizes), bind(parse_mask(given["mask"]), grid), types, given["phase"])
+    return Attention(Shape(**sizes), bind_lengths(given["mask"], given["seq"], given["seq_kv"]), types, given["phase"])
 
 
 def check_certificate(document: Mapping[str, Any], where: str = "certificate") -> tuple[Certificate, list[Fault]]:

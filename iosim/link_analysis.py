@@ -42,6 +42,7 @@ def analyze_shared(
         UsageError: a way that cannot be, or kernels that it cannot run.
         AbsentError: the device file lacks a link that was asked for, or what the time floor needs.
     """
+    _refuse_batches(problem)
     way = way_of(problem, options.link)
     link = link_of(device, options.link.link, way.boundary, options.link.latency)
     far = far_of(device, options.link.far) if way.boundary == "host" else Far("", None)
@@ -58,6 +59,13 @@ def analyze_shared(
     if way.far_computes and far.bytes_per_s is None:
         notes.append("no time on the far side: its memory's rate is not known (--far 200GB/s, or a device)")
     return Report(problem, device, reports, floor, options, tuple(dict.fromkeys((*way.told.notes, *notes))), joined)
+
+
+def _refuse_batches(problem: Attention) -> None:
+    if problem.shared_keys:
+        raise UsageError("links are not counted for keys that sequences share", "--shared-prefix", "leave it out")
+    if problem.unequal:
+        raise UsageError("links are not counted for sequences of unequal lengths", "--seq-kv", "give one length")
 
 
 def _kernels(

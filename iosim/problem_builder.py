@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from iosim.attention import Attention, Shape, Types
 from iosim.errors import UsageError
-from iosim.masks import Grid, bind, parse_mask
+from iosim.masks import Grid, Mask, bind, parse_mask
+from iosim.masks.sequences import batched
 from iosim.networks import Geometry, load_network
 
 DEFAULT_NETWORK = "llama-3-8b"
 DEFAULT_SEQ = 8192
+MAX_SEQUENCES = 1 << 16  # of unequal lengths; each is one mask of its own
 MAX_EXTENT = 10**12  # beyond any sequence; keeps a slip of the finger from looking like an answer
 
 
@@ -51,6 +53,55 @@ def parse_layout(text: str | int | tuple[int, ...], where: str) -> tuple[int, ..
     return extents
 
 
+def parse_lengths(text: str | int | tuple[int, ...], where: str) -> tuple[tuple[int, ...], ...]:
+    """One layout, or the lengths of several sequences: `100+200`, `64*100+2*3000`.
+
+    Raises:
+        UsageError: as `parse_layout`, or more sequences than iosim takes.
+    """
+    if not isinstance(text, str) or not ("+" in text or "*" in text):
+        return (parse_layout(text, where),)
+    made: list[tuple[int, ...]] = []
+    for part in text.split("+"):
+        found = re.fullmatch(r"(?:(\d{1,9})\*)?(\d{1,12})", part)
+        if not found:
+            raise UsageError(f"{text!r} is no list of lengths", where, "write 100+200, or 64*100 for 64 of 100 tokens")
+        times = int(found[1] or 1)
+        if not 1 <= times <= MAX_SEQUENCES - len(made):
+            raise UsageError(f"{text} is no sequence, or more than {MAX_SEQUENCES:,}", where)
+        made += [parse_layout(found[2], where)] * times
+    return tuple(made)
+
+
+def bind_lengths(
+    mask: str, queries: str | tuple[tuple[int, ...], ...], keys: str | tuple[tuple[int, ...], ...]
+) -> Mask:
+    """The mask on one pair of layouts, or on each sequence of a batch of unequal lengths.
+
+    Args:
+        queries, keys: as typed, or as `parse_lengths` gives them; a single length serves every sequence.
+    Raises:
+        UsageError: two lists of different lengths, or a mask that does not fit.
+    """
+    every_q, every_kv = (
+        parse_lengths(given, where) if isinstance(given, str) else given
+        for given, where in ((queries, "--seq"), (keys, "--seq-kv"))
+    )
+    if len(every_q) == len(every_kv) == 1:
+        return bind(parse_mask(mask), Grid(every_q[0], every_kv[0]))
+    every_q, every_kv = (
+        every_q * (len(every_kv) if len(every_q) == 1 else 1),
+        every_kv * (len(every_q) if len(every_kv) == 1 else 1),
+    )
+    if len(every_q) != len(every_kv):
+        raise UsageError(
+            f"{len(every_q)} sequences of queries, {len(every_kv)} of keys", "--seq-kv", "one length for each"
+        )
+    if {len(layout) for layout in (*every_q, *every_kv)} != {1}:
+        raise UsageError("sequences of unequal lengths have one axis", "--seq", "write 100+200")
+    return batched(parse_mask(mask), [(q[0], kv[0]) for q, kv in zip(every_q, every_kv, strict=True)])
+
+
 def ask(
     network: str | None = None,
     *,
@@ -67,6 +118,7 @@ def ask(
     mask: str | None = None,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
+    shared_prefix: int = 0,
 ) -> Asked:
     """Make a problem.
 
@@ -74,8 +126,9 @@ def ask(
         network: catalogue name or path; `llama-3-8b` when neither it nor `heads` is given.
         layer: layer kind or index where layers differ; by default the first global one.
         heads, kv_heads, head_dim, head_dim_v, latent: plain shapes; they override a network's.
-        seq, seq_kv: tokens, or a layout; keys count the new tokens.
+        seq, seq_kv: tokens, a layout, or one length per sequence (`100+2*3000`); keys count the new tokens.
         mask: in the command line's notation.
+        shared_prefix: first keys that all sequences share, in tokens.
     Raises:
         UsageError: something typed is not possible. FileError: a network's file is broken.
     """
@@ -85,10 +138,13 @@ def ask(
         network = DEFAULT_NETWORK
     geometry, inputs, notes, sha256 = _geometry(network, layer, phase)
     shape = _shape(geometry, batch, heads, kv_heads, head_dim, head_dim_v, latent)
-    grid = _grid(geometry, phase, seq, seq_kv)
+    queries, keys = _lengths(geometry, phase, seq, seq_kv)
     types = Types.of(dtype, kv_dtype)
     text = mask or (geometry.mask if geometry else "full")
-    problem = Attention(shape, bind(parse_mask(text), grid), types, phase)
+    problem = Attention(shape, bind_lengths(text, queries, keys), types, phase, shared_prefix)
+    if problem.unequal and batch != 1:
+        raise UsageError("lengths of several sequences are the batch", "--batch", "leave it out, or write 2*100+2*200")
+    lengths = problem.mask.lengths
     inputs |= {
         "heads": shape.heads,
         "kv_heads": shape.kv_heads,
@@ -97,9 +153,10 @@ def ask(
         "latent": shape.latent,
         "batch": batch,
         "phase": phase,
-        "seq": "x".join(map(str, grid.layout_q)),
-        "seq_kv": "x".join(map(str, grid.layout_kv)),
+        "seq": lengths[0],
+        "seq_kv": lengths[1],
         "mask": text,
+        "shared_prefix": shared_prefix,
         "dtype": types.q,
         "kv_dtype": types.kv,
         "out_dtype": types.out,
@@ -143,16 +200,20 @@ def _shape(
     return Shape(batch, heads_given, kv_heads, head_dim, head_dim_v, latent or geometry.latent)
 
 
-def _grid(
+def _lengths(
     geometry: Geometry | None,
     phase: str,
     seq: str | int | tuple[int, ...] | None,
     seq_kv: str | int | tuple[int, ...] | None,
-) -> Grid:
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Layouts of queries and keys, one per sequence where lengths are unequal."""
     if phase == "decode":
         if seq_kv is None:
             raise UsageError("decode needs the number of keys", "--seq-kv", "for example --seq-kv 8192")
-        return Grid(parse_layout(1 if seq is None else seq, "--seq"), parse_layout(seq_kv, "--seq-kv"))
+        return parse_lengths(1 if seq is None else seq, "--seq"), parse_lengths(seq_kv, "--seq-kv")
     default = (geometry.layout if geometry else None) or (DEFAULT_SEQ,)
-    layout = default if seq is None else parse_layout(seq, "--seq")
-    return Grid(layout, layout if seq_kv is None else parse_layout(seq_kv, "--seq-kv"))
+    keys = None if seq_kv is None else parse_lengths(seq_kv, "--seq-kv")
+    if seq is None:
+        return (keys if keys and len(keys) > 1 else (default,)), keys or (default,)
+    queries = parse_lengths(seq, "--seq")
+    return queries, keys or queries

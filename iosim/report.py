@@ -10,6 +10,7 @@ from iosim._version import __version__
 from iosim.attention import Attention
 from iosim.cache.replay_options import MainMemory, ReplayOptions
 from iosim.floors import Floors, TimeFloor
+from iosim.kernels.page_sectors import PageCost
 from iosim.link_report import LinkReport, Overlap
 from iosim.links import LinkAsked
 from iosim.machine import Device
@@ -145,6 +146,8 @@ class KernelReport:
     """what the calibrated model expects, which real kernels may miss either way; never part of the floor"""
     overlap: Overlap | None = None
     """its time with the link's messages, where there are some; never part of the floor"""
+    pages: tuple[PageCost, ...] = ()
+    """what the pages of its KV cache cost in sectors; empty where it is not paged"""
     unexpected: str = ""
     """why no time is expected"""
 
@@ -182,6 +185,7 @@ class KernelReport:
             "binding_ceiling": self.ceilings.bottleneck,
             "breakdown": dict(self.expected.breakdown) if self.expected else {},
             **(self.overlap.to_dict() if self.overlap else {}),
+            **({"pages": [cost.to_dict() for cost in self.pages]} if self.pages else {}),
         }
         if self.measured_s is not None and self.floor:
             row["speedup_upper_bound"] = self.measured_s / self.floor.time_s
@@ -232,7 +236,8 @@ class Report:
         """One flat row per kernel and boundary."""
         rows = []
         for kernel in self.kernels:
-            whole = {k: v for k, v in kernel.to_dict().items() if k not in ("boundaries", "parameters", "breakdown")}
+            apart = ("boundaries", "parameters", "breakdown", "pages")
+            whole = {k: v for k, v in kernel.to_dict().items() if k not in apart}
             ceilings = whole.pop("ceilings")
             assert isinstance(ceilings, dict)
             flat = whole | {f"ceiling_{name}": time for name, time in ceilings.items()}

@@ -47,11 +47,13 @@ class Moved:
     """elements read, slow side to fast side"""
     write_elements: int = 0
     """elements written, fast side to slow side"""
+    padding_bytes: int = 0
+    """bytes read beyond the elements: what whole sectors of a paged cache bring along"""
 
     @property
     def read_bytes(self) -> int:
         """Bytes read."""
-        return bits_to_bytes(self.read_elements * self.bits)
+        return bits_to_bytes(self.read_elements * self.bits) + self.padding_bytes
 
     @property
     def write_bytes(self) -> int:
@@ -96,14 +98,14 @@ class Traffic:
         for m in (*self.moved, *other.moved):
             seen = merged.get(m.tensor, Moved(m.tensor, m.bits))
             merged[m.tensor] = Moved(
-                m.tensor, m.bits, seen.read_elements + m.read_elements, seen.write_elements + m.write_elements
-            )
+                m.tensor, m.bits, seen.read_elements + m.read_elements, seen.write_elements + m.write_elements,
+                seen.padding_bytes + m.padding_bytes,
+            )  # fmt: skip
         return Traffic(tuple(merged.values()))
 
     def __mul__(self, times: int) -> Traffic:
-        return Traffic(
-            tuple(Moved(m.tensor, m.bits, m.read_elements * times, m.write_elements * times) for m in self.moved)
-        )
+        counts = ((m, m.read_elements * times, m.write_elements * times, m.padding_bytes * times) for m in self.moved)
+        return Traffic(tuple(Moved(m.tensor, m.bits, *times_each) for m, *times_each in counts))
 
     def per_tensor(self) -> dict[str, dict[str, int]]:
         """Elements and bytes by tensor, for people and JSON."""

@@ -84,9 +84,11 @@ def _from_cold(schedule: Schedule, device: Device) -> HbmTraffic | None:
         return _materialised(schedule, core, capacity)
     if schedule.algorithm == "flash1":
         return _swept(schedule, device, capacity, ("Q", "O", "l", "m"), "Q, O and statistics", items_share=1)
+    if schedule.algorithm == "cascade":
+        return HbmTraffic(once(schedule, core), "closed form: Q tiles sweep the shared keys in step", False)
     if not {m.tensor for m in core.moved} <= SWEEPING:
         return None
-    shared_by = schedule.launches[0].items // (schedule.problem.shape.batch * schedule.problem.shape.kv_heads)
+    shared_by = schedule.launches[0].items // (schedule.problem.sequences * schedule.problem.shape.kv_heads)
     return _swept(schedule, device, capacity, ("K", "V"), "K and V", items_share=max(1, shared_by))
 
 
@@ -108,7 +110,10 @@ def _all_known(schedule: Schedule) -> bool:
 def _known(schedule: Schedule) -> dict[str, int]:
     problem, shape = schedule.problem, schedule.problem.shape
     rows, keys = shape.batch * shape.heads * problem.n_q, _touched_keys(schedule)
+    shared = shape.kv_heads * problem.shared_keys
     return {
+        "K_prefix": shared * shape.head_dim,
+        "V_prefix": 0 if shape.latent else shared * shape.head_dim_v,
         "Q": rows * shape.head_dim,
         "K": keys * shape.head_dim,
         "V": 0 if shape.latent else keys * shape.head_dim_v,
@@ -137,7 +142,10 @@ def _touched_keys(schedule: Schedule) -> int:
     per_head = sum(
         mask.sums(tiling).active_key_rows * heads // tiling.group for mask, heads in schedule.problem.masks()
     )
-    return shape.batch * per_head * tiling.group // shape.group
+    keys = shape.batch * per_head * tiling.group // shape.group
+    if schedule.algorithm != "cascade":  # which reads the shared keys under a name of their own
+        return keys
+    return keys - schedule.problem.sequences * shape.kv_heads * schedule.problem.shared_keys
 
 
 def footprint_bytes(schedule: Schedule) -> int:
@@ -198,9 +206,9 @@ def _swept(
     items_share: int,
 ) -> HbmTraffic:
     """A kernel whose items sweep some tensors again and again."""
-    core, shape = schedule.traffic, schedule.problem.shape
+    core, shape, sequences = schedule.traffic, schedule.problem.shape, schedule.problem.sequences
     best = {m.tensor: m for m in once(schedule, core).moved}
-    heads = shape.batch * (shape.kv_heads if "K" in swept else shape.heads)
+    heads = sequences * (shape.kv_heads if "K" in swept else shape.heads)  # of unequal lengths the mean sweep counts
     in_flight = min(heads, -(-device.cores // items_share))
     elements = tensor_elements(schedule)
     sweep_bytes = sum(elements[m.tensor] * m.bits // 8 for m in core.moved if m.tensor in swept) // heads

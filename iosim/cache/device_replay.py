@@ -68,7 +68,7 @@ def concurrency_of(schedule: Schedule, device: Device | None, options: ReplayOpt
     cores = options.cores or (device.cores if device else 1)
     fits = options.residency or (residency(schedule, device) if device else 1)
     order, assignment, section = "head-major", "dynamic", 1
-    if schedule.algorithm == "flash3":
+    if schedule.algorithm == "flash3" and not schedule.problem.unequal:
         mask = schedule.problem.mask
         if isinstance(mask, Band) and mask.right is not None:
             order, section = "sections", _section_heads(schedule)
@@ -127,7 +127,8 @@ def main_memory(schedule: Schedule, device: Device, options: ReplayOptions | Non
         return MainMemory(closed, None)
     concurrency = concurrency_of(schedule, device, options)
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
-    warm = ("Q", "K", "V") if options.warm else ()
+    operands = ("Q", "K", "V", *(name for name in ("K_prefix", "V_prefix") if name in bits))
+    warm = operands if options.warm else ()
     heads = _affordable_heads(programs, concurrency, schedule, l2.partitions, options.most_touches)
     if heads is None:
         return MainMemory(closed, None)

@@ -18,7 +18,7 @@ SIMULATED_TOUCHES = 100_000_000
 
 PROBLEM_KEYS = (
     "network", "heads", "kv_heads", "head_dim", "head_dim_v", "latent", "batch", "phase", "seq", "seq_kv", "mask",
-    "dtype", "kv_dtype",
+    "dtype", "kv_dtype", "shared_prefix",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iosim.analysis import DEFAULT_KERNELS, boundaries_of, device_memory
+from iosim.analysis import boundaries_of, device_memory
 from iosim.attention import Attention
 from iosim.cli.asking import asked_kernels, asked_options
 from iosim.errors import AbsentError, UsageError
@@ -13,6 +13,7 @@ from iosim.floors import demand_of
 from iosim.floors.curve import FloorCurve, floor_curve, log_sizes
 from iosim.kernels import load_kernel, make_schedule
 from iosim.kernels.scheduling import packing_of
+from iosim.kernels.usual import DEFAULT_KERNELS
 from iosim.machine import Device
 
 POINTS = 200

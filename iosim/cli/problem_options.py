@@ -40,11 +40,14 @@ def problem_options(function: Command) -> Command:
         ),
         click.option(
             "--seq",
-            metavar="N|AxB",
-            help="Queries, or a layout such as 30x48x80. Default: the network's, or 8192; decode: 1.",
+            metavar="N|AxB|N+N",
+            help="Queries, a layout such as 30x48x80, or one length per sequence such as 100+2*3000. Default: the"
+            " network's, or 8192; decode: 1.",
         ),
         click.option(
-            "--seq-kv", metavar="N|AxB", help="Keys, new tokens included. Default: as --seq; needed in decode."
+            "--seq-kv",
+            metavar="N|AxB|N+N",
+            help="Keys, new tokens included; also one length per sequence. Default: as --seq; needed in decode.",
         ),
         click.option(
             "--mask",
@@ -53,6 +56,13 @@ def problem_options(function: Command) -> Command:
         ),
         click.option("--dtype", default="bf16", metavar="TYPE", help="fp32, bf16, fp16, fp8, ... Default: bf16."),
         click.option("--kv-dtype", metavar="TYPE", help="Type of K and V. Default: as --dtype."),
+        click.option(
+            "--shared-prefix",
+            type=int,
+            default=0,
+            metavar="N",
+            help="First keys that all sequences of a decode share; floors count them once. Default: 0.",
+        ),
     ]
     return _apply(function, options)
 

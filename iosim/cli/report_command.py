@@ -49,7 +49,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     """
     from dataclasses import replace
 
-    from iosim.analysis import analyze, usual_kernels
+    from iosim.analysis import analyze
     from iosim.cli.asking import (
         asked_device,
         asked_kernels,
@@ -62,6 +62,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
+    from iosim.kernels.usual import usual_kernels
 
     options |= {"dtype": own_dtype(options), "device": own_device(options)}
     asked = asked_problem(options)

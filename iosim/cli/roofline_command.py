@@ -35,7 +35,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim roofline --kernel flash2,flash3 --seq 16384 -o roofline.svg
       iosim roofline --phase decode --seq-kv 32768 --batch 8 --format csv
     """
-    from iosim.analysis import analyze, usual_kernels
+    from iosim.analysis import analyze
     from iosim.cli.asking import (
         asked_device,
         asked_kernels,
@@ -48,6 +48,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
+    from iosim.kernels.usual import usual_kernels
     from iosim.render.plots import plot_roofline
     from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of

@@ -110,6 +110,8 @@ def _tiling(asked: Asked, device: Device | None, options: dict[str, Any]) -> tup
     rank = len(mask.grid.layout_q)
     architecture = device.architecture if device and device.architecture in ("hopper", "blackwell") else "flex"
     shapes = tile_shapes(architecture, rank, asked.problem.shape.head_dim, kernel=options["kernel"])
+    if asked.problem.unequal:
+        shapes = tuple(dict.fromkeys(shape.flattened() for shape in shapes))
     if options["tile"] != "auto":
         return shapes[0], []
     ranked = list(rank_tiles(mask, shapes, asked.problem.shape.heads))
@@ -121,13 +123,13 @@ def _machine(asked: Asked, device: Device | None, options: dict[str, Any], mask:
     from dataclasses import replace
 
     from iosim.floors import time_floor
-    from iosim.masks import bind
+    from iosim.problem_builder import bind_lengths
     from iosim.speedup import MachineBound, speedup
 
     if device is None:
         return None
     warm = options["l2"] == "warm"
-    dense = time_floor(replace(asked.problem, mask=bind("full", mask.grid)), device, warm).time_s
+    dense = time_floor(replace(asked.problem, mask=bind_lengths("full", *mask.lengths)), device, warm).time_s
     sparse = time_floor(asked.problem, device, warm).time_s
     permute = 0.0
     if not options["fused"]:

@@ -97,7 +97,8 @@ def square(demand: Demand, block: int) -> int | None:
 def resident(demand: Demand, memory: int) -> int | None:
     """All keys and values of one head on chip with one row: compulsory traffic, and no more."""
     sizes, problem = demand.elements, demand.problem
-    if problem.n_kv * (sizes.column + 1) + sizes.d + sizes.d_v + 2 > memory:
+    longest = max(part.n_kv for part, _ in problem.mask.sequences())
+    if longest * (sizes.column + 1) + sizes.d + sizes.d_v + 2 > memory:
         return None
     keys = problem.shape.batch * problem.shape.kv_heads * problem.n_kv
     return demand.counts.rows * (sizes.d + sizes.d_v) + keys * sizes.column

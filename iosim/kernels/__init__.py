@@ -3,6 +3,7 @@
 from iosim.kernels import (
     agent,
     backward,
+    cascade,
     chunk_states,
     cpu_flash,
     fixed_state,
@@ -36,6 +37,7 @@ __all__ = [
     "Parameter",
     "agent",
     "backward",
+    "cascade",
     "chunk_states",
     "cpu_flash",
     "fixed_state",

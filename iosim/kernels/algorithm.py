@@ -113,6 +113,8 @@ class Algorithm:
     """fast memory of one work item"""
     packs: bool = True
     """whether the query heads of a group can share the rows of a tile"""
+    varlen: bool = False
+    """whether the sequences of a batch may have lengths of their own"""
     square: bool = False
     """its tiles are square, of any extent"""
     limit: Callable[[Call], tuple[int, int]] = lambda call: (call.tiling.rows, call.tiling.cols)
@@ -166,7 +168,7 @@ def total_sums(problem: Attention, tiling: Tiling) -> TileSums:
         if decide(heads % tiling.group != 0):
             raise UsageError("query heads of one group have different masks and cannot be packed", "--pack-gqa")
         part = mask.sums(tiling).repeated(problem.shape.batch * heads // tiling.group)
-        total = part if total is None else _add(total, part)
+        total = part if total is None else total.plus(part)
     assert total is not None
     return total
 
@@ -182,11 +184,6 @@ def longest_walk(problem: Attention, tiling: Tiling) -> int:
 def head_sums(call: Call) -> TileSums:
     """Tile sums of the first head; every head has as many Q and KV tiles."""
     return call.problem.masks()[0][0].sums(call.tiling)
-
-
-def _add(a: TileSums, b: TileSums) -> TileSums:
-    fields = {name: getattr(a, name) + getattr(b, name) for name in TileSums.__dataclass_fields__}
-    return TileSums(**fields | {"longest": max(a.longest, b.longest)})
 
 
 def moved(problem: Attention, tensor: str, read: int = 0, write: int = 0) -> Moved:

@@ -80,6 +80,7 @@ FLASH1 = register(
         source="Dao et al. 2022, arXiv 2205.14135, algorithm 1",
         algorithm_class="standard-once",
         phases=("prefill",),
+        varlen=True,
         parameters=(Parameter("init", True, "count the initialisation of O, l and m as writes"), MMA_ROWS),
         launches=forward,
         working_set=working_set,

@@ -100,6 +100,7 @@ FLASH2 = register(
         source="Dao 2023, arXiv 2307.08691, algorithm 1",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             STAGES,
@@ -119,6 +120,7 @@ FLASH3 = register(
         source="Shah et al. 2024, arXiv 2407.08608",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             STAGES,
@@ -138,6 +140,7 @@ FLASH4 = register(
         source="FlashAttention-4, 2026, arXiv 2603.05451",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             MMA_ROWS,

@@ -180,7 +180,7 @@ class KernelFile:
 def mask_kind(problem: Attention) -> str:
     """full | causal | local | other: how a kernel's tile table tells masks apart."""
     kinds = set()
-    for mask, _ in problem.masks():
+    for mask in (part for own, _ in problem.masks() for part, _ in own.sequences()):
         if not isinstance(mask, Band):
             kinds.add("other")
         elif mask.left is None:

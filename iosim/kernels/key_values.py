@@ -10,9 +10,11 @@ Sources: Kwon et al. 2023 (arXiv 2309.06180) section 4.1 for block tables; OCP M
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from iosim.errors import UsageError
 from iosim.exact import ceil_div, choose, decide, most
-from iosim.kernels.algorithm import Call, Parameter
+from iosim.kernels.algorithm import Call, Parameter, total_sums
 from iosim.masks import TileSums
 from iosim.schedule import Moved, Touch
 
@@ -37,7 +39,7 @@ def kv_moved(call: Call, sums: TileSums, key_rows: int | None = None) -> tuple[M
         if name in elements:
             moved.append(Moved(name, call.number("scale_bits"), rows * elements[name]))
     if pages := page_size(call):
-        moved.append(Moved("block_table", TABLE_BITS, _entries(call, sums, pages)))
+        moved.append(Moved("block_table", TABLE_BITS, _table_words(call, sums, pages)))
     return tuple(moved)
 
 
@@ -72,7 +74,8 @@ def kv_touches(call: Call, kv_head: int, first: int, keys: int) -> tuple[Touch, 
     for name in kv_row_elements(call):
         if name == "block_table":
             sequence = kv_head // call.problem.shape.kv_heads
-            touches.insert(0, Touch(name, sequence, first // pages, -(-keys // pages), False))
+            page = call.problem.mask.page_of(first, pages)
+            touches.insert(0, Touch(name, sequence, page, -(-keys // pages), False))
         else:
             touches.append(Touch(name, kv_head, first, keys, False))
     return tuple(touches)
@@ -106,23 +109,19 @@ def page_size(call: Call) -> int:
     return pages
 
 
-def page_sectors(call: Call, sector_bytes: int = 32) -> tuple[int, int]:
-    """(sectors that fetch one head's K page, bytes of them that nobody asked for), page-aligned storage.
-
-    Raises:
-        UsageError: the cache is not paged.
-    """
-    pages = page_size(call)
-    if not pages:
-        raise UsageError("the cache is not paged", "--set page_size", "for example page_size=64")
-    size = -(-pages * call.problem.shape.head_dim * call.problem.types.bits("K") // 8)
-    sectors = -(-size // sector_bytes)
-    return sectors, sectors * sector_bytes - size
+def _table_words(call: Call, sums: TileSums, pages: int) -> int:
+    """Block-table words: ceil(keys / page) per visited pair, sequence by sequence where lengths are unequal."""
+    parts = call.problem.mask.sequences()
+    if parts[0][0] is call.problem.mask:
+        return _entries(call.tiling.cols, call.problem.n_kv, sums, pages)
+    alone = ((replace(call.problem, mask=part), times) for part, times in parts)
+    return sum(
+        times * _entries(call.tiling.cols, one.n_kv, total_sums(one, call.tiling), pages) for one, times in alone
+    )
 
 
-def _entries(call: Call, sums: TileSums, pages: int) -> int:
-    """Block-table words: ceil(keys / page) per visited pair; only the last KV tile is shorter than the others."""
-    cols, n_kv = call.tiling.cols, call.problem.n_kv
+def _entries(cols: int, n_kv: int, sums: TileSums, pages: int) -> int:
+    """Of one sequence: only its last KV tile is shorter than the others."""
     spare = ceil_div(n_kv, cols) * cols - n_kv  # keys that the last tile lacks
     short = (sums.tile_pairs * cols - sums.key_rows) // most(1, spare)
     whole = (sums.tile_pairs - short) * (cols // pages)

@@ -41,11 +41,15 @@ class HeadTiles:
 
     def q_tile(self, head: int, tile: int) -> tuple[int, int]:
         """(first row, rows) of a Q tile."""
-        return tile * self.rows, int(self.visits(head).q_rows[tile])
+        visits = self.visits(head)
+        first = tile * self.rows if visits.q_first is None else int(visits.q_first[tile])
+        return first, int(visits.q_rows[tile])
 
     def kv_tile(self, head: int, column: int) -> tuple[int, int]:
         """(first key, keys) of a KV tile."""
-        return column * self.cols, int(self.visits(head).kv_cols[column])
+        visits = self.visits(head)
+        first = column * self.cols if visits.kv_first is None else int(visits.kv_first[column])
+        return first, int(visits.kv_cols[column])
 
 
 def head_tiles(call: Call) -> HeadTiles:

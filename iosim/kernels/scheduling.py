@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
-from iosim.kernels.algorithm import Call, Setting
+from iosim.kernels.algorithm import ALGORITHMS, Call, Setting
 from iosim.kernels.fitting import cluster_notes, fitted
 from iosim.kernels.head_sizes import spelled
 from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
@@ -42,6 +42,10 @@ def make_schedule(
     call = made.call
     own = (f"{file.name}: {file.note}",) if file.note else ()
     notes = (*made.notes, *_elsewhere(file, device), *own, *(f"{file.name}: {note}" for note in algorithm.notes(call)))
+    if problem.unequal:
+        notes = (*notes, UNEQUAL)
+    if problem.shared_keys and algorithm.name != "cascade":
+        notes = (*notes, f"{file.name}: K and V of the shared prefix lie, and are read, once per sequence")
     return Schedule(
         kernel=file.name,
         algorithm=algorithm.name,
@@ -52,11 +56,29 @@ def make_schedule(
         working_set=algorithm.working_set(call),
         parameters=call.settings,
         chosen=algorithm.chosen(call),
-        multicast=int(call.settings.get("cluster", 1)),
+        multicast=1 if problem.unequal else int(call.settings.get("cluster", 1)),
         paired=int(call.settings.get("ctas", 1)),
         notes=notes,
         model=algorithm.model(call),
     )
+
+
+#: what a reader of a batch of unequal lengths must know
+UNEQUAL = (
+    "sequences of unequal lengths lie end to end, tiles and pages begin anew at each; items are ordered head by head,"
+    " sequence by sequence within a head; splits are cut and rules asked for the longest; no multicast"
+)
+
+
+def no_batch(file: KernelFile, problem: Attention) -> str:
+    """Why a kernel cannot take sequences of unequal lengths; empty where it can, or where lengths are equal."""
+    what = f"{file.name} is not counted for sequences of unequal lengths"
+    return what if problem.unequal and not file.algorithm.varlen else ""
+
+
+def names_of_batches() -> tuple[str, ...]:
+    """Algorithms that take sequences of unequal lengths."""
+    return tuple(sorted(name for name, algorithm in ALGORITHMS.items() if algorithm.varlen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +115,8 @@ def prepare(
             f"{file.name} does not compute {problem.phase}", "--kernel", f"it computes {' and '.join(algorithm.phases)}"
         )
     file.check_types(problem)
+    if refused := no_batch(file, problem):
+        raise UsageError(refused, "--seq-kv", f"{', '.join(names_of_batches())} take sequences of unequal lengths")
     rule = file.rule(problem, device) if tile is None else None
     own = None if rule else _own_rule(file, problem, device)
     tiling = tile or (rule.tiling if rule else None)

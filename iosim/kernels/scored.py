@@ -185,6 +185,7 @@ FLASH_SIGMOID = register(
         source="Ramapuram et al. 2024, arXiv 2409.04431",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(STAGES, MMA_ROWS, *KV_PARAMETERS),
         launches=sigmoid,
         working_set=flash2.working_set,

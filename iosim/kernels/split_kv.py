@@ -4,12 +4,17 @@ Words per packed head, s splits that hold tiles, T_r Q tiles:
     main     reads s N_q d + T_r N_kv (d + d_v)    writes s N_q (d_v + 1)     partial outputs and LSE, fp32
     combine  reads s N_q (d_v + 1)                 writes N_q (d_v + 1)
 With one split there is no combine and it is FlashAttention-2. Splits that would hold no tile are not launched.
+Sequences of unequal lengths are cut into splits of one length, the longest's over s: a shorter one fills fewer, and
+every row passes through the combine. So FlashAttention-2 (n_blocks_per_split of params.seqlen_k, the longest) and
+FlashInfer (one chunk size per plan); FlashAttention-3 cuts each sequence evenly, which moves the same where each
+fills as many splits.
 Source: Dao, Haziza, Massa, Sizov 2023, Flash-Decoding; the rules that choose s: `split_rules`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from iosim.attention import Attention
@@ -33,7 +38,7 @@ from iosim.kernels.key_values import KV_PARAMETERS, kv_moved, kv_row_elements, k
 from iosim.kernels.programs import Step, head_tiles
 from iosim.kernels.split_rules import RULES, Demand, ruled_splits
 from iosim.kernels.step_tables import shared_pattern
-from iosim.masks import Band, Tiling
+from iosim.masks import Band, TileSums, Tiling
 from iosim.masks.band_walks import split_rows
 from iosim.schedule import Launch, Moved, Program, Touch, Traffic, Work
 
@@ -51,7 +56,7 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
     Raises:
         UsageError: more splits than KV tiles.
     """
-    sums, shape = total_sums(call.problem, call.tiling), call.problem.shape
+    sums = total_sums(call.problem, call.tiling)
     wanted = call.number("splits")
     if decide(wanted > most(1, sums.longest)):
         raise UsageError(
@@ -59,11 +64,7 @@ def tiles_per_split(call: Call) -> tuple[int, int]:
         )
     if decide(wanted != 0):
         return most(1, ceil_div(sums.longest, wanted)), sums.longest
-    demand = Demand(
-        sums.q_tiles, sums.longest, call.cores, shape.batch, shape.kv_heads, call.problem.n_kv, call.tiling.cols,
-        call.number("most_splits"),
-    )  # fmt: skip
-    splits = ruled_splits(str(call.settings["rule"]), demand)
+    splits = ruled_splits(str(call.settings["rule"]), _demand(call, sums))
     return max(1, -(-sums.longest // splits)), sums.longest
 
 
@@ -71,6 +72,18 @@ def chosen_splits(call: Call) -> dict[str, Setting]:
     """Parts of the keys that hold tiles; as many typed cut the keys in the same places."""
     per_split, longest = tiles_per_split(call)
     return {"splits": max(1, -(-longest // per_split))}
+
+
+def _demand(call: Call, sums: TileSums) -> Demand:
+    """What a rule looks at; of unequal lengths the longest, as the code bases do with their padded key length."""
+    problem, tiling = call.problem, call.tiling
+    parts = problem.mask.sequences()
+    alone = ((total_sums(replace(problem, mask=part), tiling), times) for part, times in parts)
+    return Demand(
+        sums.q_tiles, sums.longest, call.cores, problem.sequences, problem.shape.kv_heads,
+        max(part.n_kv for part, _ in parts), tiling.cols, call.number("most_splits"),
+        sum(times * one.q_tiles * one.longest for one, times in alone),
+    )  # fmt: skip
 
 
 def _split_rows(problem: Attention, tiling: Tiling, per_split: int) -> int:
@@ -100,6 +113,14 @@ def launches(call: Call) -> tuple[Launch, ...]:
     splits = most(1, ceil_div(longest, per_split))
     if decide(splits == 1):
         return flash2.forward(call)
+    first = main(call)
+    return first, _combine(call, first)
+
+
+def main(call: Call, name: str = "main") -> Launch:
+    """The launch that writes partial outputs, whatever the number of splits."""
+    per_split, longest = tiles_per_split(call)
+    splits = most(1, ceil_div(longest, per_split))
     split_rows = _split_rows(call.problem, call.tiling, per_split)
     problem, shape = call.problem, call.problem.shape
     sums = total_sums(problem, call.tiling)
@@ -107,18 +128,15 @@ def launches(call: Call) -> tuple[Launch, ...]:
         Moved("O_partial", problem.types.bits("O_partial"), 0, split_rows * shape.head_dim_v),
         Moved("LSE_partial", problem.types.bits("LSE_partial"), 0, split_rows),
     )
-    main = Traffic(
+    traffic = Traffic(
         (
             moved(problem, "Q", read=split_rows * shape.head_dim),
             *kv_moved(call, sums),
             *partial,
         )
     )
-    work = visited_work(problem, sums, call.number("mma_rows"), main.moved)
-    return (
-        Launch("main", sums.q_tiles * splits, main, work, _main_program(call, splits)),
-        _combine(call, partial, split_rows),
-    )
+    work = visited_work(problem, sums, call.number("mma_rows"), traffic.moved)
+    return Launch(name, sums.q_tiles * splits, traffic, work, _main_program(call, splits))
 
 
 def _main_program(call: Call, splits: int) -> Program:
@@ -148,8 +166,8 @@ def _combine_program(call: Call) -> Program:
 
     def steps(item: int) -> Iterator[Step]:
         head, index = divmod(item, call.problem.n_q * call.tiling.group)
-        tile, offset = _tile_of(plan.visits(head).q_rows, index)
-        row = tile * plan.rows + offset
+        tile, offset = tile_of(plan.visits(head).q_rows, index)
+        row = plan.q_tile(head, tile)[0] + offset
         parts = -(-len(plan.visits(head).tiles_of(tile)) // per_split)
         for split in range(parts):
             at = split * plan.tiles * plan.rows + row
@@ -162,7 +180,7 @@ def _combine_program(call: Call) -> Program:
     return Program(plan.heads, rows, elements, steps, pattern=shared_pattern(plan.visits))
 
 
-def _tile_of(q_rows: NDArray[np.int64], index: int) -> tuple[int, int]:
+def tile_of(q_rows: NDArray[np.int64], index: int) -> tuple[int, int]:
     """(Q tile, row within it) of a row; permuted tiles have padding between them."""
     import numpy as np
 
@@ -171,9 +189,11 @@ def _tile_of(q_rows: NDArray[np.int64], index: int) -> tuple[int, int]:
     return tile, index - int(ends[tile] - q_rows[tile])
 
 
-def _combine(call: Call, partial: tuple[Moved, ...], split_rows: int) -> Launch:
+def _combine(call: Call, first: Launch) -> Launch:
     problem, shape = call.problem, call.problem.shape
     rows = shape.batch * shape.heads * problem.n_q
+    partial = [m for m in first.traffic.moved if m.tensor in ("O_partial", "LSE_partial")]
+    split_rows = partial[1].write_elements
     read_back = tuple(Moved(m.tensor, m.bits, m.write_elements, 0) for m in partial)
     written = [moved(problem, "O", write=rows * shape.head_dim_v)]
     if call.flag("lse"):
@@ -189,6 +209,7 @@ SPLIT_KV = register(
         source="Dao, Haziza, Massa, Sizov 2023, Flash-Decoding for long-context inference",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             STAGES,

@@ -37,6 +37,8 @@ class Demand:
     """keys of one tile"""
     most: int
     """the caller's limit"""
+    pairs: int
+    """Q tiles x KV tiles of each sequence, added over batch and KV heads"""
 
 
 def _fullest(items: int, slots: int, candidates: range) -> int:
@@ -76,7 +78,7 @@ def _dynamic(demand: Demand, static: int) -> int:
 
     In integers, as 11/10, of all tile pairs over the cores.
     """
-    even = -(-11 * demand.items * demand.tiles // (10 * demand.cores))
+    even = -(-11 * demand.pairs // (10 * demand.cores))
     return max(1, min(-(-demand.tiles // even), static))
 
 
@@ -86,8 +88,8 @@ def _flash3_varlen(demand: Demand) -> int:
     return _dynamic(demand, _flash3(one))
 
 
-def _rest(demand: Demand) -> tuple[int, int, int, int]:
-    return demand.kv_heads, demand.keys, demand.tile_keys, demand.most
+def _rest(demand: Demand) -> tuple[int, int, int, int, int]:
+    return demand.kv_heads, demand.keys, demand.tile_keys, demand.most, demand.pairs
 
 
 def _vllm(demand: Demand) -> int:

@@ -31,7 +31,7 @@ def q_outer_table(
     step = np.concatenate(([0], np.cumsum(touches)))
     tensor, row, rows = (np.empty(step[-1], np.int64) for _ in range(3))
     write = np.zeros(step[-1], np.bool_)
-    first_row = np.arange(len(visited)) * q_tile
+    first_row, first_key = visits.q_firsts(q_tile), visits.kv_firsts(kv_tile)
 
     opening = step[item[:-1][busy]]
     tensor[opening], row[opening], rows[opening] = 0, first_row[busy], visits.q_rows[busy]
@@ -40,7 +40,7 @@ def q_outer_table(
     inner = step[item[:-1][owner] + 1 + place]
     for offset in range(len(walked)):
         at = inner + offset
-        tensor[at], row[at], rows[at] = 1 + offset, columns * kv_tile, visits.kv_cols[columns]
+        tensor[at], row[at], rows[at] = 1 + offset, first_key[columns], visits.kv_cols[columns]
     closing = step[item[1:] - 1]
     for offset in range(len(written)):
         at = closing + offset
@@ -76,12 +76,13 @@ def kv_outer_table(
 
     for offset in range(len(walked)):
         at = step[loads[opens] - 1] + offset
-        put(at, 1 + offset, columns[opens] * kv_tile, visits.kv_cols[columns[opens]])
-    put(step[loads], 0, owner * q_tile, visits.q_rows[owner])
+        put(at, 1 + offset, visits.kv_firsts(kv_tile)[columns[opens]], visits.kv_cols[columns[opens]])
+    first_row = visits.q_firsts(q_tile)[owner]
+    put(step[loads], 0, first_row, visits.q_rows[owner])
     for offset in range(len(state)):
         number = 1 + len(walked) + offset
         for at, writes in ((step[loads] + 1 + offset, False), (step[loads + 1] + offset, True)):
-            put(at, number, owner * q_tile, visits.q_rows[owner])
+            put(at, number, first_row, visits.q_rows[owner])
             write[at] = writes
         if start:
             tensor[offset], row[offset], rows[offset], write[offset] = number, 0, initial_rows, True

@@ -75,6 +75,7 @@ SYNCHRONOUS = register(
         source="ai-bond/flash-attention-v100; Lin et al. 2024, arXiv 2410.16663",
         algorithm_class="standard-once",
         phases=("prefill", "decode"),
+        varlen=True,
         parameters=(
             LSE,
             MMA_ROWS,

@@ -33,6 +33,10 @@ def flex_blocks(mask: Mask, tiling: Tiling, heads: int = 1) -> dict[str, Indices
     Raises:
         UsageError: more blocks than an array of indices should hold.
     """
+    if mask.sequences()[0][0] is not mask:
+        raise UsageError(
+            "blocks of FlexAttention do not begin anew at each sequence", "--export", "pack them: --mask document:L1+L2"
+        )
     q_cut, kv_cut = cuts(mask.grid, tiling)
     masks = [part for part, times in mask.per_head(heads) for _ in range(times)]
     if all(part is masks[0] for part in masks):

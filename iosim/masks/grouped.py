@@ -106,7 +106,10 @@ def even_bounds(n: int, size: int, shift: int = 0) -> Ints:
 
 
 def build_document(spec: MaskSpec, grid: Grid) -> Grouped:
-    """`document:L1+L2+...[,causal=1]`: packed sequences that do not see each other (varlen).
+    """`document:L1+L2+...[,causal=1]`: documents packed into one row that do not see each other.
+
+    Tiles lie on the row and straddle documents, as in FlexAttention's document masks; sequences that are tiled from
+    their own starts are `iosim.masks.sequences`.
 
     Raises:
         UsageError: the lengths do not add up to the keys.

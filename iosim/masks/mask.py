@@ -85,6 +85,19 @@ class Mask(ABC):
         return self.grid.n_kv
 
     @property
+    def lengths(self) -> tuple[str, str]:
+        """Queries and keys as typed: `8192`, a layout `30x48x80`, one length per sequence `100+200`."""
+        return "x".join(map(str, self.grid.layout_q)), "x".join(map(str, self.grid.layout_kv))
+
+    def sequences(self) -> tuple[tuple[Mask, int], ...]:
+        """(mask, times) of the sequences that are laid end to end: one, but for a batch of unequal lengths."""
+        return ((self, 1),)
+
+    def page_of(self, key: int, page_size: int) -> int:
+        """The page that holds a key of a paged cache."""
+        return key // page_size
+
+    @property
     def dilations(self) -> tuple[int, ...]:
         """Dilation of each axis: a permuted tiling keeps dilation groups apart."""
         return (1,) * self.grid.rank

@@ -45,6 +45,11 @@ class TileSums:
         """The sums of so many equal heads side by side."""
         return TileSums(*(getattr(self, f.name) * (1 if f.name == "longest" else times) for f in fields(TileSums)))
 
+    def plus(self, other: TileSums) -> TileSums:
+        """The sums of two masks side by side."""
+        added = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(TileSums)}
+        return TileSums(**added | {"longest": max(self.longest, other.longest)})
+
     def times(self, other: TileSums) -> TileSums:
         """The sums of a product of two axes: every one of them is a product over axes."""
         return TileSums(*(getattr(self, f.name) * getattr(other, f.name) for f in fields(TileSums)))
@@ -84,6 +89,22 @@ class TileVisits:
     """T_q rows of KV tile numbers: tiles without a masked entry"""
     dynamic: NDArray[np.int64]
     """(T_q,) see `TileWork.dynamic`"""
+    q_first: NDArray[np.int64] | None = None
+    """(T_q,) first row of each Q tile where tiles begin anew at each sequence; None: multiples of the extent"""
+    kv_first: NDArray[np.int64] | None = None
+    """(T_kv,) first key of each KV tile, likewise"""
+
+    def q_firsts(self, extent: int) -> NDArray[np.int64]:
+        """(T_q,) first row of each Q tile of `extent` rows."""
+        import numpy as np
+
+        return np.arange(len(self.q_rows)) * extent if self.q_first is None else self.q_first
+
+    def kv_firsts(self, extent: int) -> NDArray[np.int64]:
+        """(T_kv,) first key of each KV tile of `extent` keys."""
+        import numpy as np
+
+        return np.arange(len(self.kv_cols)) * extent if self.kv_first is None else self.kv_first
 
     @property
     def ptr(self) -> NDArray[np.int64]:

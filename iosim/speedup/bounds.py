@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iosim.errors import UsageError
-from iosim.masks import Mask, Tiling
+from iosim.masks import Mask, TileWork, Tiling
 from iosim.speedup.reasons import reasons
 from iosim.speedup.result import EndToEnd, MachineBound, Speedup, TileBound
 
@@ -49,15 +49,16 @@ def speedup(
         total = total.plus(other)
     if not total.pairs:
         raise UsageError(f"{mask.text} allows no pair at all: there is nothing to speed up", "--mask")
-    n_q, n_kv = mask.n_q, mask.n_kv
+    dense = [(part.n_q, part.n_kv, times) for part, times in mask.sequences()]
     return Speedup(
         mask=mask.text,
         tiling=str(tiling),
         heads=total.heads,
         qk_pairs=total.pairs,
-        dense_pairs=total.heads * n_q * n_kv,
+        dense_pairs=total.heads * sum(times * n_q * n_kv for n_q, n_kv, times in dense),
         q_tiles_launched=total.heads * _launched(parts[0][0], tiling),
-        dense_tile_pairs_1d=total.heads * -(-n_q * tiling.group // tiling.rows) * -(-n_kv // tiling.cols),
+        dense_tile_pairs_1d=total.heads
+        * sum(times * -(-n_q * tiling.group // tiling.rows) * -(-n_kv // tiling.cols) for n_q, n_kv, times in dense),
         tiles=total.static,
         dynamic=total.dynamic,
         flat=total.flat,
@@ -67,7 +68,7 @@ def speedup(
         machine=machine,
         end_to_end=end_to_end,
         reasons=total.reasons,
-        notes=_notes(parts, total.heads),
+        notes=_notes(parts, total.heads) + _of_batch(sum(times for _, _, times in dense)),
     )
 
 
@@ -107,6 +108,7 @@ def _joined(a: TileBound, b: TileBound) -> TileBound:
     return TileBound(
         a.q_tiles + b.q_tiles,
         a.kv_tiles_dense,
+        a.dense_tile_pairs + b.dense_tile_pairs,
         a.visited_sum + b.visited_sum,
         min(a.visited_min, b.visited_min),
         max(a.visited_max, b.visited_max),
@@ -116,7 +118,7 @@ def _joined(a: TileBound, b: TileBound) -> TileBound:
 def _count(mask: Mask, tiling: Tiling, times: int) -> _Counts:
     work = mask.work(tiling)
     flat = work if tiling.flat else mask.work(tiling.flattened())
-    dense, flat_dense = _dense_tiles(mask, tiling), _dense_tiles(mask, tiling.flattened())
+    dense, flat_dense = _dense(mask, tiling, work), _dense(mask, tiling.flattened(), flat)
     return _Counts(
         heads=times,
         pairs=times * mask.counts().pairs,
@@ -128,20 +130,33 @@ def _count(mask: Mask, tiling: Tiling, times: int) -> _Counts:
     )
 
 
+def _dense(mask: Mask, tiling: Tiling, work: TileWork) -> tuple[int, int]:
+    """(KV tiles of a Q tile of the dense problem, its tile pairs); of unequal lengths the longest's, and the sum."""
+    parts = mask.sequences()
+    if parts[0][0] is mask:
+        tiles = _dense_tiles(mask, tiling)
+        return tiles, len(work.visited) * tiles
+    each = [(_dense_tiles(part, tiling), times * len(part.work(tiling).visited)) for part, times in parts]
+    return max(tiles for tiles, _ in each), sum(tiles * count for tiles, count in each)
+
+
 def _dense_tiles(mask: Mask, tiling: Tiling) -> int:
     """KV tiles of a Q tile of the dense problem."""
     layout = (mask.n_kv,) if tiling.flat else mask.grid.layout_kv
     return math.prod(-(-n // tile) for n, tile in zip(layout, tiling.kv_tile, strict=True))
 
 
-def _bound(tiles: NDArray[np.int64], dense: int, times: int) -> TileBound:
-    return TileBound(times * len(tiles), dense, times * int(tiles.sum()), int(tiles.min()), int(tiles.max()))
+def _bound(tiles: NDArray[np.int64], dense: tuple[int, int], times: int) -> TileBound:
+    longest, pairs = dense
+    return TileBound(
+        times * len(tiles), longest, times * pairs, times * int(tiles.sum()), int(tiles.min()), int(tiles.max())
+    )
 
 
 def _launched(mask: Mask, tiling: Tiling) -> int:
     """Q tiles when every dilation group takes as many as the largest."""
     if tiling.flat:
-        return -(-mask.n_q * tiling.group // tiling.rows)
+        return sum(times * -(-part.n_q * tiling.group // tiling.rows) for part, times in mask.sequences())
     count = 1
     for axis, (n, tile, dilation) in enumerate(zip(mask.grid.layout_q, tiling.q_tile, mask.dilations, strict=True)):
         rows = -(-n // dilation) * tiling.axis(axis).group
@@ -156,6 +171,12 @@ def _permute_bytes(mask: Mask, tiling: Tiling, head_dim: int, head_dim_v: int | 
         return 0
     row = head_dim + (head_dim if head_dim_v is None else head_dim_v)
     return math.ceil(2 * (mask.n_q + mask.n_kv) * row * dtype_bytes)
+
+
+def _of_batch(sequences: int) -> tuple[str, ...]:
+    if sequences == 1:
+        return ()
+    return (f"counts cover {sequences} sequences; the dense problem is each of them unmasked, worst is the longest's",)
 
 
 def _notes(parts: tuple[tuple[Mask, int], ...], heads: int) -> tuple[str, ...]:

@@ -19,17 +19,14 @@ class TileBound:
     """Q tiles that hold a real token"""
     kv_tiles_dense: int
     """KV tiles that a Q tile of the dense problem visits"""
+    dense_tile_pairs: int
+    """tile pairs of the dense problem"""
     visited_sum: int
     """KV tiles visited, summed over Q tiles"""
     visited_min: int
     """fewest KV tiles that one Q tile visits"""
     visited_max: int
     """most KV tiles that one Q tile visits"""
-
-    @property
-    def dense_tile_pairs(self) -> int:
-        """Tile pairs of the dense problem."""
-        return self.q_tiles * self.kv_tiles_dense
 
     @property
     def speedup_worst(self) -> float:

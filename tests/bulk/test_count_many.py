@@ -240,8 +240,8 @@ def test_thousands_of_rows_equal_their_problems(kernel: str, phase: str, chosen:
 
 
 def test_what_is_not_closed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every algorithm of the package is; somebody else's need not be."""
-    assert {load_kernel(name).algorithm.name for name in kernel_names()} <= CLOSED <= set(ALGORITHMS)
+    """Every algorithm of the package is, but for keys that sequences share, which columns do not hold."""
+    assert {load_kernel(name).algorithm.name for name in kernel_names()} - {"cascade"} <= CLOSED <= set(ALGORITHMS)
     monkeypatch.setattr("iosim.bulk.counting.CLOSED", CLOSED - {"flash1"})
     with pytest.raises(UsageError, match="flash1 has no closed form over many problems"):
         count_many("flash1", {"seq_kv": [64]})

@@ -24,7 +24,7 @@ STAGES = (
     ("links",),
     ("timing",),
     ("speedup",),
-    ("problem_builder", "link_report", "report", "analysis", "link_analysis", "curve_analysis"),
+    ("problem_builder", "curve_points", "link_report", "report", "analysis", "link_analysis", "curve_analysis"),
     ("certificate", "certificate_check"),
     ("measure", "validate"),
     ("api", "__init__"),

@@ -17,7 +17,6 @@ from test_programs import check
 from test_variants import times
 
 from iosim import analyze
-from iosim.analysis import default_kernels
 from iosim.attention import Attention, Types
 from iosim.cache.device_replay import main_memory
 from iosim.cache.replay_options import ReplayOptions
@@ -26,6 +25,7 @@ from iosim.floors import Memory, attention_floors
 from iosim.kernels import Call, make_schedule
 from iosim.kernels.cache_sweeps import Sweep, meet
 from iosim.kernels.cpu_flash import SCRATCH, array_bytes, cache_traffic, largest_product
+from iosim.kernels.usual import default_kernels
 from iosim.machine import Device, load_device
 from iosim.schedule import Traffic
 from iosim.trace.concurrency import Concurrency

@@ -16,12 +16,12 @@ from test_programs import check
 from test_variants import times
 
 from iosim import analyze
-from iosim.analysis import default_kernels
 from iosim.errors import UsageError
 from iosim.floors import Memory, attention_floors
 from iosim.kernels import Call, make_schedule
 from iosim.kernels.algorithm import total_sums
 from iosim.kernels.array_cycles import array_work, fused_cycles
+from iosim.kernels.usual import default_kernels
 from iosim.machine import load_device
 from iosim.machine_check import check_device
 from iosim.passes import analyze_passes, read_cascade

@@ -12,8 +12,7 @@ from oracles.random_calls import problem, tile
 
 from iosim.attention import Attention, Types
 from iosim.errors import UsageError
-from iosim.kernels import Call, make_schedule
-from iosim.kernels.key_values import page_sectors
+from iosim.kernels import make_schedule
 from iosim.kernels.split_rules import RULES, Demand, _dynamic, ruled_splits
 from iosim.machine import load_device
 
@@ -21,7 +20,8 @@ H100 = 132
 
 
 def demand(items: int, tiles: int, cores: int = H100, **more: int) -> Demand:
-    given = {"batch": 1, "kv_heads": 1, "keys": 128 * tiles, "tile_keys": 128, "most": 128} | more
+    given = {"batch": 1, "kv_heads": 1, "keys": 128 * tiles, "tile_keys": 128, "most": 128, "pairs": items * tiles}
+    given |= more
     return Demand(items, tiles, cores, **given)
 
 
@@ -102,18 +102,6 @@ def test_a_page_that_does_not_divide_is_refused() -> None:
     asked = problem(1, 4096, 128, phase="decode")
     with pytest.raises(UsageError, match="page of 48"):
         make_schedule(asked, None, "split-kv", tile(64, 128), {"page_size": 48})
-
-
-def test_sectors_of_a_page() -> None:
-    """16 tokens of 128 bf16 elements are 128 sectors; 1 token of 20 bytes wastes 12 of one sector."""
-
-    def call(d: int, page: int) -> Call:
-        return Call(problem(1, 64, d, phase="decode"), tile(64, 64), {"page_size": page})
-
-    assert page_sectors(call(128, 16)) == (128, 0)
-    assert page_sectors(call(10, 1)) == (1, 12)
-    with pytest.raises(UsageError, match="not paged"):
-        page_sectors(call(10, 0))
 
 
 def test_an_int4_cache_with_scales_in_bytes() -> None:

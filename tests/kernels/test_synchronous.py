@@ -15,12 +15,12 @@ from test_numpy_kernels import Case, check_rows, seeds
 from test_variants import compare, times
 
 from iosim import analyze
-from iosim.analysis import default_kernels
 from iosim.attention import Attention, Types
 from iosim.errors import UsageError
 from iosim.floors import Memory as Near
 from iosim.floors import attention_floors
 from iosim.kernels import kernel_names, load_kernel, make_schedule
+from iosim.kernels.usual import default_kernels
 from iosim.machine import load_device
 
 V100 = "v100-sxm2-32gb"

@@ -114,11 +114,19 @@ def unfused(n_q: int, n_kv: int, d: int, d_v: int, passes: int) -> Counters:
 
 def split_kv(allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int, splits: int, lse: bool) -> Counters:
     """Each Q tile's visited tiles in chunks of ceil(longest / splits); one chunk at most means no combine."""
+    q_tiles, kv_tiles = tiles(allowed.shape[0], rows), tiles(allowed.shape[1], cols)
+    longest = max(sum(allowed[i, j].any() for j in kv_tiles) for i in q_tiles)
+    return split_chunks(allowed, d, d_v, rows, cols, -(-longest // splits), longest, lse)
+
+
+def split_chunks(
+    allowed: np.ndarray, d: int, d_v: int, rows: int, cols: int, chunk: int, longest: int, lse: bool = True
+) -> Counters:
+    """As `split_kv` with chunks of so many tiles, beside sequences of which one walks `longest` tiles."""
     c = Counters()
     q_tiles = tiles(allowed.shape[0], rows)
     visited = {i.start: [j for j in tiles(allowed.shape[1], cols) if allowed[i, j].any()] for i in q_tiles}
-    chunk = -(-max(len(v) for v in visited.values()) // splits)
-    if max(len(v) for v in visited.values()) <= chunk:
+    if longest <= chunk:
         return flash2(allowed, d, d_v, rows, cols, lse)
     for i in q_tiles:
         mine = visited[i.start]

@@ -90,8 +90,10 @@ def masked(scores: Array, allowed: Array) -> Array:
     return np.where(allowed, scores, -np.inf)
 
 
-def steps_of(launch: Launch, memory: Memory) -> Iterator[tuple[int, dict[str, list[tuple[Touch, Array]]], list[Touch]]]:
-    """(item, loads by tensor, writes) of every step."""
+def steps_of(
+    launch: Launch, memory: Memory, rename: Callable[[str], str] = str
+) -> Iterator[tuple[int, dict[str, list[tuple[Touch, Array]]], list[Touch]]]:
+    """(item, loads by tensor, or what `rename` calls it, writes) of every step."""
     program = launch.program
     assert program is not None
     for item in range(program.items):
@@ -99,7 +101,7 @@ def steps_of(launch: Launch, memory: Memory) -> Iterator[tuple[int, dict[str, li
             loads: dict[str, list[tuple[Touch, Array]]] = {}
             for touch in step:
                 if not touch.write:
-                    loads.setdefault(touch.tensor, []).append(
+                    loads.setdefault(rename(touch.tensor), []).append(
                         (touch, memory.load(touch, program.row_elements[touch.tensor]))
                     )
             yield item, loads, [touch for touch in step if touch.write]
@@ -127,13 +129,20 @@ def restored(memory: Memory, loads: dict[str, list[tuple[Touch, Array]]], name: 
     return rows
 
 
-def q_outer(launch: Launch, memory: Memory, allowed: Callable[[int], Array], d_v: int, kind: str = "softmax") -> None:
+def q_outer(
+    launch: Launch,
+    memory: Memory,
+    allowed: Callable[[int], Array],
+    d_v: int,
+    kind: str = "softmax",
+    rename: Callable[[str], str] = str,
+) -> None:
     """FlashAttention-2, split-KV, stream-K and their combines, with biases or a sigmoid: all by their touches."""
     assert launch.program is not None
     width = launch.program.row_elements
     state: Rows | None = None
     last = -1
-    for item, loads, writes in steps_of(launch, memory):
+    for item, loads, writes in steps_of(launch, memory, rename):
         if item != last:
             state, last, q, q_factor = None, item, None, None
         if "Q" in loads:
