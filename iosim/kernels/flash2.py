@@ -7,9 +7,11 @@ and computes a share of the exponentials in software; a Q tile here is both of t
 
 Words per head, T_r = ceil(N_q / B_r), causal sums over the tiles visited:
     reads   N_q d + sum over visited tiles of its keys x (d + d_v)     [full: N_q d + T_r N_kv (d + d_v)]
-            and what `key_values` adds for a quantised or paged cache
+            and what `key_values` adds for a quantised or paged cache; xFormers' first product streams both operands,
+            so that Q comes with every tile (`q_again`): d x sum over visited tiles of its rows
     writes  N_q d_v + N_q (log-sum-exp)
 Sources: Dao 2023 (arXiv 2307.08691) algorithm 1; Shah et al. 2024 (arXiv 2407.08608);
+xFormers: kernel_forward.h of its CUTLASS attention, whose loop over keys builds an iterator over Q each time;
 FlashAttention-4 (arXiv 2603.05451; shares of software exponentials from flash_attn/cute/flash_fwd_sm100.py).
 """
 
@@ -42,8 +44,9 @@ def forward(call: Call) -> tuple[Launch, ...]:
     shape = problem.shape
     sums = total_sums(problem, call.tiling)
     rows = shape.batch * shape.heads * problem.n_q
+    queries = sums.query_rows if call.settings.get("q_again") else sums.active_query_rows
     tensors = [
-        moved(problem, "Q", read=sums.active_query_rows * shape.head_dim),
+        moved(problem, "Q", read=queries * shape.head_dim),
         *kv_moved(call, sums),
         moved(problem, "O", write=rows * shape.head_dim_v),
     ]
@@ -107,6 +110,9 @@ FLASH2 = register(
             MMA_ROWS,
             *KV_PARAMETERS,
             Parameter("slots", 0, "K or V tiles in turn in shared memory; by default `stages` of both", least=1),
+            Parameter(
+                "q_again", False, "the Q tile is read again with every K/V tile, as products do that keep neither"
+            ),
         ),
         launches=forward,
         working_set=working_set,

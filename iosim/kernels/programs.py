@@ -94,24 +94,28 @@ def head_tiles(call: Call) -> HeadTiles:
 def q_outer_program(call: Call) -> Program:
     """Q outer, K/V inner: read the Q tile, walk the visited KV tiles, write the output tile.
 
-    Rows of Q and O are packed rows: with a group of G heads, row r is query r // G of head r % G.
+    Rows of Q and O are packed rows: with a group of G heads, row r is query r // G of head r % G. With `q_again` the
+    Q tile comes with every KV tile.
     """
     shape, plan = call.problem.shape, head_tiles(call)
+    again = bool(call.settings.get("q_again"))
 
     def steps(item: int) -> Iterator[Step]:
         head, tile = divmod(item, plan.tiles)
         row, rows = plan.q_tile(head, tile)
         columns = plan.visits(head).tiles_of(tile)
-        if len(columns):
-            yield (Touch("Q", head, row, rows, False),)
+        query = (Touch("Q", head, row, rows, False),)
+        if len(columns) and not again:
+            yield query
         for column in columns.tolist():
-            yield kv_touches(call, head // plan.kv_share, *plan.kv_tile(head, column))
+            keys = kv_touches(call, head // plan.kv_share, *plan.kv_tile(head, column))
+            yield (*query, *keys) if again else keys
         done = (Touch("O", head, row, rows, True),)
         yield (*done, Touch("LSE", head, row, rows, True)) if call.settings.get("lse") else done
 
     elements = {"Q": shape.head_dim, **kv_row_elements(call), "O": shape.head_dim_v, "LSE": 1}
     walked, written = tuple(kv_row_elements(call)), ("O", "LSE") if call.settings.get("lse") else ("O",)
     table = None
-    if "block_table" not in walked:
+    if "block_table" not in walked and not again:
         table = lambda head: q_outer_table(plan.visits(head), plan.rows, plan.cols, walked, written)  # noqa: E731
     return Program(plan.heads, plan.tiles, elements, steps, table, shared_pattern(plan.visits))

@@ -116,9 +116,9 @@ def check_rows(case: Case, memory: Memory, schedule: Schedule) -> None:
 seeds = st.integers(0, 2**32 - 1)
 
 
-@given(calls(), seeds, st.booleans(), st.sampled_from(["flash2", "flash3", "flash4"]))
-def test_flash_computes_attention(call: dict[str, Any], seed: int, pack: bool, kernel: str) -> None:
-    schedule = make(call, kernel, pack)
+@given(calls(), seeds, st.booleans(), st.sampled_from(["flash2", "flash3", "flash4"]), st.booleans())
+def test_flash_computes_attention(call: dict[str, Any], seed: int, pack: bool, kernel: str, again: bool) -> None:
+    schedule = make(call, kernel, pack, **({"q_again": again} if kernel == "flash2" else {}))
     case = Case(call, schedule, seed)
     memory = case.memory()
     numpy_kernels.q_outer(schedule.launches[0], memory, case.allowed, call["d_v"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,20 @@ def test_split_kv_touches_what_it_counts(call: dict[str, Any], splits: int, pack
     if call["mask"] == "full":
         check(make(call, "split-kv", pack, splits=min(splits, longest)))
     check(make(call, "split-kv", pack))
+
+
+@given(calls(), st.booleans())
+def test_queries_that_come_with_every_tile(call: dict[str, Any], pack: bool) -> None:
+    schedule = make(call, "flash2", pack, q_again=True)
+    check(schedule)
+    group, rows, cols = call["group"] if pack else 1, call["rows"], call["cols"]
+    seen = np.repeat(call["allowed"], group, axis=0)
+    visited = sum(
+        len(seen[i : i + rows]) * seen[i : i + rows, j : j + cols].any()
+        for i in range(0, len(seen), rows) for j in range(0, call["n_kv"], cols)
+    )  # fmt: skip
+    heads = call["batch"] * call["kv_heads"] * call["group"] // group
+    assert {m.tensor: m.read_elements for m in schedule.traffic.moved}["Q"] == visited * heads * call["d"]
 
 
 @given(cached_calls(), st.sampled_from(CACHED), st.booleans(), st.integers(1, 5))

@@ -141,13 +141,15 @@ def q_outer(
     assert launch.program is not None
     width = launch.program.row_elements
     state: Rows | None = None
+    tile: Touch | None = None
     last = -1
     for item, loads, writes in steps_of(launch, memory, rename):
         if item != last:
             state, last, q, q_factor = None, item, None, None
         if "Q" in loads:
             at, q = loads["Q"][0]
-            state = Rows(at.rows, d_v)
+            if state is None or at != tile:  # the same tile may come again with every K/V tile
+                state, tile = Rows(at.rows, d_v), at
         if "B_q" in loads:
             q_factor = loads["B_q"][0][1]
         if "K" in loads:
