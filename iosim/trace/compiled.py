@@ -152,6 +152,7 @@ def _walk(program: Program, units: Mapping[str, int]) -> _Walked:
     which: list[int] = []
     seen: dict[object, int] = {}
     tables: list[StepTable] = []
+    firsts: list[dict[int, set[str]]] = []
     heads: dict[str, list[int]] = {}
     for head in range(program.heads):
         mark = program.pattern(head) if program.pattern else 0
@@ -159,19 +160,29 @@ def _walk(program: Program, units: Mapping[str, int]) -> _Walked:
             seen[mark] = len(tables)
             table = program.table(head) if program.table else table_of_steps(program, head)
             tables.append(_in_units(table, program, units))
+            firsts.append(_first_items(tables[-1]))
         which.append(seen[mark])
-        for touch in _first_touches(program, head, tables[seen[mark]]):
-            heads.setdefault(touch.tensor, [0] * program.heads)[head] = touch.head
-    for table in tables:  # a tensor that no first item touches: each head has its own
-        for tensor, _ in _by_tensor(table):
-            heads.setdefault(tensor, list(range(program.heads)))
+        for tile, tensors in firsts[seen[mark]].items():
+            for touch in _first_touches(program, head * program.tiles + tile, tensors):
+                heads.setdefault(touch.tensor, [0] * program.heads)[head] = touch.head
     return _Walked(program, which, tables, heads)
 
 
-def _first_touches(program: Program, head: int, table: StepTable) -> Iterator[Touch]:
-    """One touch of each tensor that the head's first item touches."""
-    left = {table.tensors[number] for number in np.unique(table.tensor[: table.step[table.item[1]]])}
-    for step in program.steps(head * program.tiles):
+def _first_items(table: StepTable) -> dict[int, set[str]]:
+    """Item -> the tensors that no item of its head before it touches: a mask may leave first items without keys."""
+    numbers, touches = np.unique(table.tensor, return_index=True)
+    steps = np.searchsorted(table.step, touches, side="right") - 1
+    items = np.searchsorted(table.item, steps, side="right") - 1
+    found: dict[int, set[str]] = {}
+    for number, item in zip(numbers.tolist(), items.tolist(), strict=True):
+        found.setdefault(item, set()).add(table.tensors[number])
+    return found
+
+
+def _first_touches(program: Program, item: int, tensors: set[str]) -> Iterator[Touch]:
+    """The item's first touch of each of some tensors that it touches."""
+    left = set(tensors)
+    for step in program.steps(item):
         for touch in step:
             if touch.tensor in left:
                 left.discard(touch.tensor)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles.random_calls import calls, concurrencies, make, problem, tile
 
@@ -53,6 +53,42 @@ def test_the_engine_equals_the_readable_form(
         assert made.missed_bytes[tensor] == oracle.missed[tensor] // 8
         assert made.evicted_bytes[tensor] == oracle.written[tensor] // 8
         assert made.dirty_bytes[tensor] == dirty[tensor] // 8
+
+
+#: no query sees the keys of the first item
+UNSEEN = {
+    "mask": "window:3",
+    "n_q": 4,
+    "n_kv": 20,
+    "d": 3,
+    "d_v": 2,
+    "group": 2,
+    "kv_heads": 2,
+    "batch": 1,
+    "rows": 4,
+    "cols": 4,
+}
+
+
+@example(UNSEEN, Concurrency(2), "flash2-backward")
+@example(UNSEEN, Concurrency(2), "backward-two-kernels")
+@given(calls(), concurrencies, st.sampled_from(["flash2-backward", "backward-two-kernels", "flash2"]))
+def test_a_large_cache_fetches_each_row_of_an_input_once(
+    call: dict[str, Any], concurrency: Concurrency, kernel: str
+) -> None:
+    """Whoever touches it: query heads share the keys of their group, though their first items may see none."""
+    schedule = make(call, kernel, phase="backward" if "backward" in kernel else "prefill")
+    made = replay(schedule, concurrency, L2(1 << 40))
+    touched: dict[str, set[tuple[int, int]]] = {"Q": set(), "K": set(), "V": set()}
+    for launch in schedule.launches:
+        program = launch.program
+        assert program is not None
+        for touch in (touch for item in range(program.items) for step in program.steps(item) for touch in step):
+            if touch.tensor in touched:
+                touched[touch.tensor] |= {(touch.head, touch.row + i) for i in range(touch.rows)}
+    width = {"Q": call["d"], "K": call["d"], "V": call["d_v"]}
+    for tensor, rows in touched.items():
+        assert made.read_bytes.get(tensor, 0) == len(rows) * width[tensor] * 2
 
 
 @given(calls(), concurrencies, st.sampled_from(["flash1", "unfused", "split-kv"]))
