@@ -16,6 +16,8 @@ from iosim.schedule import Moved, Schedule, Traffic
 
 #: results of a call: what is written for somebody else to read
 RESULTS = frozenset({"O", "LSE", "dQ", "dK", "dV", "state", "K_summary", "V_summary"})
+#: caches of which a call reads what lies there before it writes new rows
+GROWING = frozenset({"K_summary", "V_summary"})
 
 #: tensors of kernels that keep a Q tile and sweep K and V
 SWEEPING = frozenset({"Q", "K", "V", "O", "LSE", "O_partial", "LSE_partial", "K_scale", "V_scale", "block_table",
@@ -46,6 +48,13 @@ def scratch_of(schedule: Schedule) -> frozenset[str]:
     """Tensors that live only inside the call: written and read within it and no result. They may die in a cache."""
     moved = schedule.traffic.moved
     return frozenset(m.tensor for m in moved if m.read_elements and m.write_elements) - RESULTS
+
+
+def inputs_of(schedule: Schedule) -> tuple[str, ...]:
+    """Tensors that lie somewhere before the call, and may lie in a warm cache: what is read and not written in it."""
+    return tuple(
+        m.tensor for m in schedule.traffic.moved if m.read_elements and (not m.write_elements or m.tensor in GROWING)
+    )
 
 
 def usable_bytes(cache: MemoryLevel) -> int:
@@ -79,7 +88,8 @@ def _from_cold(schedule: Schedule, device: Device) -> HbmTraffic | None:
     if cache is None and schedule.multicast == 1:
         return HbmTraffic(core, "closed form: no cache before main memory, every request reaches it", True)
     if cache and footprint_bytes(schedule) <= capacity:
-        return HbmTraffic(once(schedule, core), f"closed form: {FITS} {cache.name}", _all_known(schedule))
+        shared = cache.instances == 1  # of several caches each fetches what its own cores read
+        return HbmTraffic(once(schedule, core), f"closed form: {FITS} {cache.name}", shared and _all_known(schedule))
     if schedule.algorithm in MATERIALISING:
         return _materialised(schedule, core, capacity)
     if schedule.algorithm == "flash1":
@@ -95,10 +105,14 @@ def _from_cold(schedule: Schedule, device: Device) -> HbmTraffic | None:
 def tensor_elements(schedule: Schedule) -> dict[str, int]:
     """Distinct elements of each tensor of the call; of one unknown here, what is written, or else read by one launch."""
     known = _known(schedule)
-    return {
-        m.tensor: known.get(m.tensor) or m.write_elements or _least_read(schedule, m.tensor)
-        for m in schedule.traffic.moved
-    }
+    return {m.tensor: known[m.tensor] if m.tensor in known else _as_moved(schedule, m) for m in schedule.traffic.moved}
+
+
+def _as_moved(schedule: Schedule, m: Moved) -> int:
+    """Distinct elements of a tensor of the kernel's own, by what is moved of it."""
+    if m.tensor in GROWING:
+        return m.read_elements + m.write_elements
+    return m.write_elements or _least_read(schedule, m.tensor)
 
 
 def _all_known(schedule: Schedule) -> bool:
@@ -124,7 +138,7 @@ def _known(schedule: Schedule) -> dict[str, int]:
         "m": rows,
         "S": rows * problem.n_kv,
         "P": rows * problem.n_kv,
-        "M": shape.batch * problem.n_kv if schedule.parameters.get("mask_kernel") == "padding" else 0,
+        **({"M": shape.batch * problem.n_kv} if schedule.parameters.get("mask_kernel") == "padding" else {}),
     }
 
 
@@ -162,7 +176,7 @@ def once(schedule: Schedule, core: Traffic) -> Traffic:
             Moved(
                 m.tensor,
                 m.bits,
-                0 if m.write_elements else min(m.read_elements, elements[m.tensor]),
+                0 if m.write_elements and m.tensor not in GROWING else min(m.read_elements, elements[m.tensor]),
                 0 if m.tensor in scratch else min(m.write_elements, elements[m.tensor]),
             )
             for m in core.moved

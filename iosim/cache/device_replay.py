@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from iosim.cache.closed_form import HbmTraffic, hbm_traffic, scratch_of
+from iosim.cache.closed_form import HbmTraffic, hbm_traffic, inputs_of, scratch_of
 from iosim.cache.replay_options import MainMemory, ReplayOptions
 from iosim.errors import UsageError
 from iosim.machine import Device
@@ -127,8 +127,7 @@ def main_memory(schedule: Schedule, device: Device, options: ReplayOptions | Non
         return MainMemory(closed, None)
     concurrency = concurrency_of(schedule, device, options)
     bits = {m.tensor: m.bits for m in schedule.traffic.moved}
-    operands = ("Q", "K", "V", *(name for name in ("K_prefix", "V_prefix") if name in bits))
-    warm = operands if options.warm else ()
+    warm = inputs_of(schedule) if options.warm else ()
     heads = _affordable_heads(programs, concurrency, schedule, l2.partitions, options.most_touches)
     if heads is None:
         return MainMemory(closed, None)

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from oracles import numpy_conv, numpy_linear, numpy_scan
 from oracles.random_calls import problem, tile
 
-from iosim import analyze, device
+from iosim import analysis, analyze, device
+from iosim.cache.replay_options import ReplayOptions
 from iosim.curve_analysis import miss_curve_of_call
 from iosim.floors import Memory
 from iosim.floors.linear import own_bounds, own_floor_bytes
 from iosim.kernels import make_schedule
+from iosim.report import Options
 from iosim.schedule import Schedule
 
 Array = np.ndarray
@@ -170,9 +172,11 @@ def test_gaps_of_a_report_are_over_the_functions_own_floor() -> None:
 def test_what_decoding_leaves_reaches_main_memory(kernel: str) -> None:
     """New summaries and states are read by later calls: they do not die in a cache."""
     asked = problem(1, 8192, 64, mask="causal", heads=4, kv_heads=4, phase="decode")
-    (report,) = analyze(asked, device("h100-sxm5"), [kernel]).kernels
-    for at in report.boundaries:
-        assert at.gap("any") == 1, at.name
+    for closed in (False, True):
+        options = Options(replay=ReplayOptions(closed_form=closed))
+        (report,) = analysis.analyze(asked, device("h100-sxm5"), [kernel], options).kernels
+        for at in report.boundaries:
+            assert at.gap("any") == 1, at.name
 
 
 @pytest.mark.parametrize(
