@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from iosim.catalog.reader import read_toml
@@ -67,9 +68,15 @@ def entries(room: str) -> dict[str, Path]:
     """Every file of a room by its catalogue name; a user's file hides a shipped one of the same name."""
     found: dict[str, Path] = {}
     for folder in room_folders(room):
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(key(path.stem), path)
+        for name, path in _listed(folder.absolute(), folder.stat().st_mtime_ns):
+            found.setdefault(name, path)
     return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: Path, stamp: int) -> tuple[tuple[str, Path], ...]:
+    """(catalogue name, file) of a folder as it was at one time."""
+    return tuple((key(path.stem), path) for path in sorted(folder.glob("*.toml")))
 
 
 def find(room: str, name: str, where: str = "") -> Path:

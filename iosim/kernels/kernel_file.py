@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -198,8 +199,19 @@ def load_kernel(name: str) -> KernelFile:
         FileError: a file that is broken.
     """
     path = Path(name) if "/" in name or name.endswith(".toml") else find(ROOM, name, "--kernel")
+    try:
+        found = path.stat()
+    except OSError:
+        return _load(path, path, (0, 0))  # which says what is wrong
+    return _load(path, path.absolute(), (found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, place: Path, version: tuple[int, int]) -> KernelFile:
+    """A file at one place as it was at one time, of one size; messages name it as it was typed."""
     table = read_toml(path)
     if table.has("tiles") and not table.has("algorithm"):
+        name = key(path.stem)
         hint = f"`iosim speedup --kernel {name}` counts with them; a kernel file names its algorithm"
         raise UsageError(f"{name} is a list of tile shapes, not a schedule", "--kernel", hint)
     kernel = _read(table, key(path.stem))
