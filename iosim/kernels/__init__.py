@@ -26,7 +26,8 @@ from iosim.kernels import (
     unfused_backward,
 )
 from iosim.kernels.algorithm import ALGORITHMS, Algorithm, Call, Parameter, register
-from iosim.kernels.kernel_file import KernelFile, kernel_names, load_kernel, tile_lists
+from iosim.kernels.kernel_file import KernelFile
+from iosim.kernels.kernel_room import kernel_names, load_kernel, tile_lists
 from iosim.kernels.scheduling import make_schedule
 
 __all__ = [

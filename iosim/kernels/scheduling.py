@@ -10,7 +10,8 @@ from iosim.errors import UsageError
 from iosim.kernels.algorithm import ALGORITHMS, Call, Setting
 from iosim.kernels.fitting import cluster_notes, fitted
 from iosim.kernels.head_sizes import spelled
-from iosim.kernels.kernel_file import KernelFile, TileRule, load_kernel
+from iosim.kernels.kernel_file import KernelFile, TileRule
+from iosim.kernels.kernel_room import load_kernel
 from iosim.kernels.key_values import check_scales
 from iosim.machine import Device
 from iosim.masks import Tiling
@@ -114,7 +115,7 @@ def prepare(
         raise UsageError(
             f"{file.name} does not compute {problem.phase}", "--kernel", f"it computes {' and '.join(algorithm.phases)}"
         )
-    file.check_types(problem)
+    file.check_types(problem.types)
     if refused := no_batch(file, problem):
         raise UsageError(refused, "--seq-kv", f"{', '.join(names_of_batches())} take sequences of unequal lengths")
     rule = file.rule(problem, device) if tile is None else None

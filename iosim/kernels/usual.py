@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iosim.attention import Attention
 from iosim.errors import UsageError
-from iosim.kernels.kernel_file import load_kernel
+from iosim.kernels.kernel_room import load_kernel
 from iosim.kernels.scheduling import no_batch
 from iosim.machine import Device
 
@@ -28,7 +28,7 @@ def usual_kernels(
     for name in (*(("cascade",) if problem.shared_keys else ()), *default_kernels(problem.phase, device)):
         file = load_kernel(name)
         try:
-            file.check_types(problem)
+            file.check_types(problem.types)
             if refused := no_batch(file, problem):
                 raise UsageError(refused, "--seq-kv")
             if not typed_tile:

@@ -23,7 +23,7 @@ from iosim.masks import Grid, bind, parse_mask, parse_tile
 from iosim.timing.calls import Calls, Flags, Ints
 from iosim.timing.ceilings import kernel_ceilings
 from iosim.timing.expected import expectation
-from iosim.timing.families import BEYOND, FAMILIES, beyond, calibration_of, check_framework, expected_parts
+from iosim.timing.families import BEYOND, FAMILIES, GENERIC, beyond, calibration_of, check_framework, expected_parts
 from iosim.timing.parts import total_s
 from iosim.timing.plan import Plan
 from iosim.timing.rates import rates_of
@@ -176,9 +176,14 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
         made.fill("status", members, error.faults[0].what)
         return
     made.put("time_floor_s", members, np.nextafter(floor, 0))
-    family = FAMILIES[calibration_of(kind.kernel, kind.device).family]
-    plan = family.plan(calls, rates_of(kind.device), kind.framework)
-    exact = _put_bytes(kind, calls, plan, family.stages, members, made)
+    try:
+        load_kernel(kind.kernel).check_types(kind.types)
+    except UsageError as error:
+        made.fill("status", members, error.faults[0].what)
+        return
+    family = calibration_of(kind.kernel, kind.device).family
+    plan = FAMILIES[family].plan(calls, rates_of(kind.device), kind.framework)
+    exact = _put_bytes(kind, calls, plan, family, members, made)
     if not exact.all():
         _one_by_one(kind, members[~exact], rows, made)
         members, calls = members[exact], calls[exact]
@@ -200,13 +205,15 @@ def _by_arrays(kind: Kind, members: Ints, rows: Rows, made: Predicted) -> None:
     made.fill("status", members, OK)
 
 
-def _put_bytes(kind: Kind, calls: Calls, plan: Plan, stages: int, members: Ints, made: Predicted) -> Flags:
+def _put_bytes(kind: Kind, calls: Calls, plan: Plan, family: str, members: Ints, made: Predicted) -> Flags:
     """Main-memory bytes of the rows that float64 counts exactly; returns which those are."""
-    moved = main_memory(calls, plan, kind.device, kind.types.q, kind.types.kv, stages)
+    moved = main_memory(calls, plan, kind.device, kind.types.q, kind.types.kv, FAMILIES[family].stages)
     read = np.where(moved.once, 0, moved.read_bytes) if kind.warm else moved.read_bytes
     method = np.where(moved.once, ONCE, np.where(moved.again, SWEPT, HEADS))
     if kind.warm:
         method = np.where(moved.once, ONCE + ", warm", np.char.add(method, "; from a cold cache"))
+    if kind.kernel in GENERIC:  # it has the tiles of the architecture's own kernel, as its time does
+        method = np.char.add(method, f"; tiles of {family}")
     exact: Flags = np.maximum(moved.read_bytes, moved.write_bytes) < COUNTS_EXACT
     made.put("hbm_read_bytes", members[exact], read[exact].astype(np.int64))
     made.put("hbm_write_bytes", members[exact], moved.write_bytes[exact].astype(np.int64))

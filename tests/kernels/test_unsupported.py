@@ -73,7 +73,7 @@ def test_all_but_textbook_schedules_name_their_types() -> None:
 def test_every_type_of_every_kernel_is_one_that_it_accepts() -> None:
     for name in kernel_names():
         for q in load_kernel(name).types:
-            load_kernel(name).check_types(typed(q))
+            load_kernel(name).check_types(Types.of(q))
 
 
 @pytest.mark.parametrize(

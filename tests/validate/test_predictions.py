@@ -62,7 +62,7 @@ def test_a_faulty_row_says_why_and_spares_the_others(tmp_path: Path, old: str, n
 def test_rows_without_an_expectation_keep_floor_and_bytes(tmp_path: Path) -> None:
     fp8, other, mask = predict(
         tmp_path,
-        GOOD.replace("bf16,bf16", "bf16,fp8"),
+        GOOD.replace("bf16,bf16", "fp8,fp8"),
         GOOD.replace("flash3", "unfused"),
         GOOD.replace("causal", '"gna:window=128,stride=64"'),
     )
@@ -121,3 +121,11 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path):
         with pytest.raises(FileError):
             predict_file(path, io.StringIO())
+
+
+def test_types_that_a_kernel_does_not_have_are_refused_as_in_a_report(tmp_path: Path) -> None:
+    rows = predict(tmp_path, GOOD.replace("bf16,bf16", "fp16,bf16"), GOOD.replace("bf16,bf16", "tf32,tf32"))
+    assert [row["status"] for row in rows] == [
+        "flash3 does not read bf16 keys and values", "flash3 does not compute in tf32"
+    ]  # fmt: skip
+    assert all(row["time_expected_s"] == "" for row in rows)
