@@ -62,6 +62,11 @@ class TileRule:
             return False
         return not self.absent if device is None else self.speaks_of(device)
 
+    @property
+    def general(self) -> bool:
+        """Whether the kernel's code has it on every device."""
+        return not (self.architectures or self.capabilities or self.assumed)
+
     def speaks_of(self, device: Device) -> bool:
         """Whether this rule holds on the device for some problem."""
         return (not self.architectures or device.architecture in self.architectures) and (
@@ -132,13 +137,14 @@ class KernelFile:
             )
 
     def rule(self, problem: Attention, device: Device | None) -> TileRule:
-        """The tile that this kernel uses for a problem.
+        """The tile that this kernel uses for a problem: without a device one of its code for any, before one for some.
 
         Raises:
             UsageError: the kernel has no tile for this head size, mask or device.
         """
         self.heads.check(self.name, problem)
-        rule = next((rule for rule in self.rules if rule.matches(problem, device)), None)
+        speaking = [rule for rule in self.rules if rule.matches(problem, device)]
+        rule = next(iter([rule for rule in speaking if device is None and rule.general] or speaking), None)
         if rule and not rule.absent:
             return rule
         what = f"{self.name} has no tile for head size {spelled(problem.shape.head_dim, problem.shape.head_dim_v)}"

@@ -182,3 +182,11 @@ def test_lists_of_tiles_and_schedules_are_told_apart() -> None:
         load_kernel("natten")
     with pytest.raises(UsageError, match="ships no list of tiles"):
         tile_shapes("hopper", 1, kernel="flash2")
+
+
+def test_without_a_device_the_tile_is_one_for_any_where_there_is_one() -> None:
+    """FlashAttention-2's 128 x 64, not what small parts of compute capability 8.6 and 8.9 have; FlashAttention-3's own."""
+    for mask in ("full", "causal"):
+        asked = problem(4096, 4096, 128, mask=mask)
+        assert str(make_schedule(asked, None, "flash2").tiling) == "128x64"
+    assert str(make_schedule(problem(4096, 4096, 128), None, "flash3").tiling) == "128x176"
