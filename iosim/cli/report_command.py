@@ -80,12 +80,12 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
             command="report",
             inputs=inputs,
             result=report.to_dict(),
-            text=lambda: _text(report, asked, options),
+            text=lambda: _titled(_title(asked, options), report),
             rows=report.rows,
             assumptions=[*report.assumptions, *asked.notes],
             provenance={**report.provenance(), **({"network_sha256": asked.sha256} if asked.sha256 else {})},
             picture=report.plot,
-            page=lambda: _page(report),
+            page=lambda: _page(report, asked, options),
         ),
         fmt,
         output,
@@ -110,10 +110,10 @@ def refuse_impossible(report: Report) -> None:
         )
 
 
-def _page(report: Report) -> str:
+def _page(report: Report, asked: Asked, options: Mapping[str, Any]) -> str:
     from iosim.render.report_html import report_page
 
-    return report_page(report)
+    return report_page(report, _title(asked, options), asked.notes)
 
 
 #: option -> what it changes of a network's layer, for the title
@@ -125,9 +125,13 @@ CHANGES = {
 }
 
 
-def _text(report: Report, asked: Asked, options: Mapping[str, Any]) -> str:
+def _titled(title: str, report: Report) -> str:
+    return f"{title}\n{report}" if title else str(report)
+
+
+def _title(asked: Asked, options: Mapping[str, Any]) -> str:
+    """The layer of a network; nothing where no network is asked for."""
     name, layer = asked.inputs.get("network"), asked.inputs.get("layer")
     changed = [words.format(options[key]) for key, words in CHANGES.items() if options[key] is not None]
     own = f" with {', '.join(changed)}" if changed else ""
-    title = f"{name} ({layer} layers){own}, one layer\n" if name else ""
-    return title + str(report)
+    return f"{name} ({layer} layers){own}, one layer" if name else ""

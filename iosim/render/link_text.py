@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iosim.links import SharedFloor
-from iosim.render.text import byte_count, line, ratio, seconds, strong, table
+from iosim.render.text import byte_count, ratio, seconds, strong, table
 from iosim.units import si
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def share_line(joined: LinkReport) -> str:
 
 
 def shared_floor_lines(floor: SharedFloor, joined: LinkReport) -> list[str]:
-    """What nothing can beat, term by term, and which terms are unknown."""
+    """What nothing can beat, term by term, and which terms are unknown; with markup."""
     start = f"No way of using {floor.devices} devices can" if floor.devices > 1 else "No kernel can"
     terms = []
     if floor.flop:
@@ -44,15 +44,19 @@ def shared_floor_lines(floor: SharedFloor, joined: LinkReport) -> list[str]:
         terms.append(f"from {joined.far.name} {byte_count(floor.far_bytes)} at {rate} take {seconds(floor.far_s)}")
     said = [term for term in terms if term]
     head = f"{start} take less than {strong(seconds(floor.time_s))}: "
-    return [line(head + said[0] + (";" if said[1:] else "."))] + [
+    return [head + said[0] + (";" if said[1:] else ".")] + [
         term + (";" if index < len(said) - 1 else ".") for index, term in enumerate(said[1:], 1)
     ]
 
 
 def link_table(report: Report) -> str:
-    """Bytes per tensor each way, their time, and the least that any way needs."""
-    joined = report.link
-    assert joined is not None
+    """Bytes per tensor each way, their time, the least that any way needs, and what these are given."""
+    assert report.link is not None
+    return "\n".join([table(*link_rows(report.link)), *(f"  {text}" for text in link_notes(report, report.link))])
+
+
+def link_rows(joined: LinkReport) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the bytes per tensor each way."""
     rate = joined.link.bytes_per_s
     rows = [
         [moved.tensor, byte_count(moved.read_bytes), byte_count(moved.write_bytes)] for moved in joined.traffic.moved
@@ -62,17 +66,22 @@ def link_table(report: Report) -> str:
     if rate:
         rows.append([f"at {si(rate, 'B/s')}", seconds(joined.received_s), seconds(joined.sent_s)])
     rows.append(["least", byte_count(joined.least_received_bytes), byte_count(joined.least_sent_bytes)])
+    return [joined.way.boundary, "received", "sent"], rows
+
+
+def link_notes(report: Report, joined: LinkReport) -> list[str]:
+    """What the link is, what must cross and given what, and the time of kernels with it."""
     technology = f" ({joined.link.technology})" if joined.link.technology else ""
-    named = f"{joined.link.name}{technology}" if rate else "rate not known"
-    notes = [f"  link: {named}, both directions at once; exact, by formula; {_messages(joined)}"]
+    named = f"{joined.link.name}{technology}" if joined.link.bytes_per_s else "rate not known"
+    notes = [f"link: {named}, both directions at once; exact, by formula; {_messages(joined)}"]
     if joined.way.devices > 1:
-        notes.append("  " + _together(joined))
+        notes.append(_together(joined))
     if joined.way.proven.least:
-        notes.append("  least: proven whatever is sent (`iosim explain link`), given that")
-        notes += [f"    {text}" for text in joined.way.proven.least.conditions]
+        notes.append("least: proven whatever is sent (`iosim explain link`), given that")
+        notes += [f"  {text}" for text in joined.way.proven.least.conditions]
     else:
-        notes.append("  least: nothing is proven for this way")
-    return "\n".join([table([joined.way.boundary, "received", "sent"], rows), *notes, *_overlaps(report)])
+        notes.append("least: nothing is proven for this way")
+    return notes + _overlaps(report)
 
 
 def _together(joined: LinkReport) -> str:
@@ -96,9 +105,9 @@ def _overlaps(report: Report) -> list[str]:
     words = {"expected": "from the expected time", "ceiling": "from its slowest ceiling"}
     joined = report.link
     if joined and not report.kernels and (alone := joined.overlap(0.0, "")):
-        return [f"  messages and the far side's memory one after the other: {seconds(alone.serial_s)} (no floor)"]
+        return [f"messages and the far side's memory one after the other: {seconds(alone.serial_s)} (no floor)"]
     return [
-        f"  {kernel.name} with the link: {seconds(kernel.overlap.overlapped_s)} overlapped, "
+        f"{kernel.name} with the link: {seconds(kernel.overlap.overlapped_s)} overlapped, "
         f"{seconds(kernel.overlap.serial_s)} one after the other ({words[kernel.overlap.basis]}; no floor)"
         for kernel in report.kernels
         if kernel.overlap and report.link

@@ -1,4 +1,7 @@
-"""A report as HTML, a fragment for notebooks or a page of its own: no scripts, no outside resources."""
+"""A report as HTML, a fragment for notebooks or a page of its own: no scripts, no outside resources.
+
+Tables and remarks are those of the text: whoever passes the page on passes on all that the report says.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,25 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from iosim.render.link_text import share_line
-from iosim.render.report_text import problem_line, resource_titles, slower_side
-from iosim.render.text import byte_count, capacity, ratio, seconds
+from iosim.render.link_text import link_notes, link_rows, share_line
+from iosim.render.report_text import (
+    ceiling_notes,
+    ceiling_table,
+    device_line,
+    floor_lines,
+    legend,
+    problem_line,
+    traffic_notes,
+    traffic_table,
+)
 
 if TYPE_CHECKING:
-    from iosim.link_report import LinkReport
     from iosim.report import Report
 
-CELL = "padding:2px 10px;text-align:right;font-variant-numeric:tabular-nums"
-BINDING = {
-    "matrix": "matrix units",
-    "hbm": "compulsory bytes",
-    "link": "the link's proven bytes",
-    "far": "the far side's bytes",
-}
+# styles stand in the tags: notebooks show the fragment without the page's head
 LEFT = "padding:2px 10px;text-align:left"
-
+RIGHT = "padding:2px 10px;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap"
+SMALL = "font-size:85%;max-width:60em"
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -30,7 +35,11 @@ PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>body {{ font-family: sans-serif; margin: 2em; }} table {{ border-collapse: collapse; margin: 1em 0; }}</style>
+<style>
+body {{ font-family: sans-serif; margin: 2em; }}
+table {{ border-collapse: collapse; margin: 1em 0; }}
+thead {{ border-bottom: 1px solid; }}
+</style>
 </head>
 <body>
 {body}
@@ -39,84 +48,45 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def report_page(report: Report) -> str:
-    """A whole document around the fragment."""
-    return PAGE.format(title=escape(f"iosim: {problem_line(report.problem)}"), body=report_html(report))
+def report_page(report: Report, title: str = "", notes: Sequence[str] = ()) -> str:
+    """A whole document around the fragment, with a title above and remarks on the problem below."""
+    head = f"<h1>{escape(title)}</h1>\n" if title else ""
+    named = escape(f"iosim: {title or problem_line(report.problem)}")
+    return PAGE.format(title=named, body=head + report_html(report, notes))
 
 
-def report_html(report: Report) -> str:
-    """The traffic and ceilings tables under one headline."""
-    device = f" on {report.device.name}" if report.device else ""
-    floor = ""
-    if report.floor:
-        floor = (
-            f"<p>No kernel can take less than <b>{seconds(report.floor.time_s)}</b> "
-            f"({BINDING[report.floor.binding]} bind).</p>"
-        )
-    share = f"<p>{escape(share_line(report.link))}</p>" if report.link else ""
-    parts = [f"<div><p><b>{escape(problem_line(report.problem))}{escape(device)}</b></p>", share, floor]
+def report_html(report: Report, notes: Sequence[str] = ()) -> str:
+    """All that the text says: problem, device, floor, tables, how their numbers were found, assumptions."""
+    device = [device_line(report)] + ([share_line(report.link)] if report.link else [])
+    parts = [f"<p><b>{escape(problem_line(report.problem))}</b><br>{'<br>'.join(map(escape, device))}</p>"]
+    parts.append(f"<p>{'<br>'.join(map(_marked, floor_lines(report)))}</p>")
     if report.link:
-        parts.append(_link(report.link))
+        parts += [_table(*link_rows(report.link)), _remarks(link_notes(report, report.link))]
     if report.kernels:
-        parts.append(_traffic(report))
+        parts += [_table(*traffic_table(report), left=3), _remarks([*traffic_notes(report), *legend(report)])]
     if report.device and report.kernels:
-        parts.append(_ceilings(report))
-    remarks = "".join(f"<li>{escape(text)}</li>" for text in report.assumptions)
-    return "".join(parts) + f"<details><summary>assumptions</summary><ul>{remarks}</ul></details></div>"
+        parts += [_table(*ceiling_table(report)), _remarks(ceiling_notes(report))]
+    parts += ["<p><b>assumptions</b></p>", _remarks([*report.assumptions, *notes])]
+    return "<div>\n" + "\n".join(parts) + "\n</div>"
 
 
-def _traffic(report: Report) -> str:
-    header = ("kernel", "tile", "into", "memory above", "read", "written", "any", "scores", "once", "how")
-    rows = []
-    for kernel in report.kernels:
-        for at in kernel.boundaries:
-            rows.append(
-                (
-                    kernel.name,
-                    str(kernel.schedule.tiling),
-                    slower_side(report.device, at.name),
-                    capacity(at.capacity_bytes),
-                    byte_count(at.traffic.read_bytes),
-                    byte_count(at.traffic.write_bytes),
-                    ratio(at.gap("any")),
-                    ratio(at.gap("standard")),
-                    ratio(at.gap("standard-once")),
-                    ("" if at.exact else "~ ") + at.method,
-                )
-            )
-    return _table(header, rows)
+def _remarks(texts: Sequence[str]) -> str:
+    return f'<ul style="{SMALL}">' + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
 
 
-def _ceilings(report: Report) -> str:
-    titles = resource_titles(report)
-    rows = [
-        (
-            kernel.name,
-            *(seconds(kernel.ceilings.times_s.get(name)) for name in titles),
-            titles.get(kernel.ceilings.bottleneck, "-"),
-        )
-        for kernel in report.kernels
-    ]
-    return _table(("ceilings", *titles.values(), "binds"), rows)
-
-
-def _link(joined: LinkReport) -> str:
-    traffic = joined.traffic
-    rows = [(moved.tensor, byte_count(moved.read_bytes), byte_count(moved.write_bytes)) for moved in traffic.moved]
-    rows += [
-        ("all", byte_count(traffic.read_bytes), byte_count(traffic.write_bytes)),
-        (f"over {joined.link.name}", seconds(joined.received_s), seconds(joined.sent_s)),
-        ("least", byte_count(joined.least_received_bytes), byte_count(joined.least_sent_bytes)),
-    ]
-    return _table((joined.way.boundary, "received", "sent"), rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th style="{LEFT}">{escape(name)}</th>' for name in header)
-    body = "".join(
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """The first `left` columns are aligned left, as in the text."""
+    styles = [LEFT if index < left else RIGHT for index in range(len(header))]
+    head = "".join(f'<th style="{style}">{escape(name)}</th>' for name, style in zip(header, styles, strict=True))
+    body = "\n".join(
         "<tr>"
-        + "".join(f'<td style="{LEFT if i < 3 else CELL}">{escape(cell)}</td>' for i, cell in enumerate(row))
+        + "".join(f'<td style="{style}">{_marked(cell)}</td>' for cell, style in zip(row, styles, strict=True))
         + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+
+
+def _marked(text: str) -> str:
+    """HTML of a text whose only markup is `strong`'s."""
+    return escape(text).replace("[bold]", "<b>").replace("[/bold]", "</b>")

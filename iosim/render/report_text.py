@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iosim.attention import Attention
@@ -14,7 +13,7 @@ from iosim.units import si
 
 if TYPE_CHECKING:
     from iosim.machine import Device
-    from iosim.report import KernelReport, Report
+    from iosim.report import Report
     from iosim.timing import Expected
 
 #: smaller parts of an expected time are left out of the text, not of the data
@@ -48,20 +47,26 @@ def problem_line(problem: Attention) -> str:
 def report_text(report: Report) -> str:
     """The whole report."""
     parts = [line(strong(problem_line(report.problem)))]
-    parts += [_device_line(report)] + ([share_line(report.link)] if report.link else [])
-    parts += ["", *_floor_lines(report), ""]
+    parts += [device_line(report)] + ([share_line(report.link)] if report.link else [])
+    parts += ["", *map(line, floor_lines(report)), ""]
     if report.link:
         parts += [link_table(report), ""]
     if report.kernels:
-        legend = (*LEGEND, LINK_LEGEND) if report.link else LEGEND
-        parts += [_traffic_table(report.kernels, report.device), "", wrapped(legend, "  "), ""]
+        parts += [table(*traffic_table(report), left=3), wrapped(traffic_notes(report), "  "), ""]
+        parts += [wrapped(legend(report), "  "), ""]
     if report.device and report.kernels:
-        parts += [_ceiling_table(report), ""]
+        parts += [table(*ceiling_table(report)), wrapped(ceiling_notes(report), "  "), ""]
     parts += ["assumptions", wrapped(report.assumptions, "  - ")]
     return "\n".join(parts)
 
 
-def _device_line(report: Report) -> str:
+def legend(report: Report) -> tuple[str, ...]:
+    """What the gaps of the traffic table are over."""
+    return (*LEGEND, LINK_LEGEND) if report.link else LEGEND
+
+
+def device_line(report: Report) -> str:
+    """One line that names the device."""
     device = report.device
     if device is None:
         return "one core, one sequential stream: traffic into the core only"
@@ -81,7 +86,8 @@ def slower_side(device: Device | None, boundary: str) -> str:
     return shared.name if shared else boundary
 
 
-def _floor_lines(report: Report) -> list[str]:
+def floor_lines(report: Report) -> list[str]:
+    """The time floor, why it is one, and how much faster the user's kernel can get; with markup."""
     floor = report.floor
     if floor is None:
         return ["no device: no time floor"]
@@ -91,7 +97,7 @@ def _floor_lines(report: Report) -> list[str]:
     moved = floor.read_bytes + floor.write_bytes
     memory = f"{byte_count(moved)} at {si(floor.bandwidth_bytes_per_s, 'B/s')} take {seconds(floor.memory_s)}"
     lines = [
-        line(f"No kernel can take less than {strong(seconds(floor.time_s))}: unmasked {compute};"),
+        f"No kernel can take less than {strong(seconds(floor.time_s))}: unmasked {compute};",
         f"compulsory {memory}.",
     ]
     return lines + _faster(report, floor)
@@ -103,7 +109,7 @@ def _faster(report: Report, floor: TimeFloor) -> list[str]:
     if measured is None:
         return []
     most = strong(ratio(measured / floor.time_s))
-    return [line(f"Your kernel takes {seconds(measured)}: at most {most} faster is possible.")]
+    return [f"Your kernel takes {seconds(measured)}: at most {most} faster is possible."]
 
 
 def resource_titles(report: Report) -> dict[str, str]:
@@ -113,16 +119,17 @@ def resource_titles(report: Report) -> dict[str, str]:
     return titles | {name: title for name, title in LINK_TITLES.items() if name in shown}
 
 
-def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> str:
+def traffic_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """(header, rows with markup) of the bytes at each boundary."""
     rows = []
-    for kernel in kernels:
+    for kernel in report.kernels:
         for index, at in enumerate(kernel.boundaries):
             first = index == 0
             rows.append(
                 [
                     strong(kernel.name) if first else "",
                     str(kernel.schedule.tiling) if first else "",
-                    slower_side(device, at.name),
+                    slower_side(report.device, at.name),
                     capacity(at.capacity_bytes),
                     byte_count(at.traffic.read_bytes),
                     byte_count(at.traffic.write_bytes),
@@ -131,7 +138,12 @@ def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> st
                     ratio(at.gap("standard-once")),
                 ]
             )
-    header = ["kernel", "tile", "into", "memory", "read", "written", "any", "scores", "once"]
+    return ["kernel", "tile", "into", "memory", "read", "written", "any", "scores", "once"], rows
+
+
+def traffic_notes(report: Report) -> list[str]:
+    """How the bytes of each boundary were found."""
+    kernels, device = report.kernels, report.device
     how = [
         f"{slower_side(device, at.name)} of {kernel.name}: {'' if at.exact else '~ '}{at.method}"
         for kernel in kernels
@@ -140,11 +152,11 @@ def _traffic_table(kernels: Sequence[KernelReport], device: Device | None) -> st
     ]
     both = f"core and {slower_side(device, 'l2')}"
     but = "" if all(at.exact for kernel in kernels for at in kernel.boundaries if at.name != "hbm") else " but for ~"
-    exact = f"{both}: exact{but}, in closed form over the visited tiles; memory: what lies on the near side"
-    return "\n".join([table(header, rows, left=3), wrapped([exact, *how], "  ")])
+    return [f"{both}: exact{but}, in closed form over the visited tiles; memory: what lies on the near side", *how]
 
 
-def _ceiling_table(report: Report) -> str:
+def ceiling_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """(header, rows with markup) of the time each resource needs, and the expected time."""
     rows, titles = [], resource_titles(report)
     for kernel in report.kernels:
         times = kernel.ceilings.times_s
@@ -154,14 +166,17 @@ def _ceiling_table(report: Report) -> str:
         ]
         expected = seconds(kernel.expected.time_s if kernel.expected else None)
         rows.append([kernel.name, *cells, titles.get(kernel.ceilings.bottleneck, "-"), expected])
-    header = ["ceilings", *titles.values(), "binds", "expected"]
-    note = "time each resource needs for the kernel's own work; they overlap in part, and none is a floor"
+    return ["ceilings", *titles.values(), "binds", "expected"], rows
+
+
+def ceiling_notes(report: Report) -> list[str]:
+    """What the ceilings are, and the terms of each expected time."""
     terms = [
         f"{kernel.name} expected {seconds(kernel.expected.time_s)} = {_sum(kernel.expected)}"
         for kernel in report.kernels
         if kernel.expected
     ]
-    return "\n".join([table(header, rows), wrapped([note, *terms], "  ")])
+    return ["time each resource needs for the kernel's own work; they overlap in part, and none is a floor", *terms]
 
 
 def _sum(expected: Expected) -> str:
