@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iosim.attention import BITS, Attention, Shape, Types
 from iosim.errors import UsageError, did_you_mean
-from iosim.masks import Band, Grid, bind
+from iosim.masks import Band, Grid, bind, parse_mask
 
 Ints = NDArray[np.int64]
 
@@ -21,7 +21,9 @@ KNOWN = (*NUMBERS, "mask", "window", "sink", "dtype", "kv_dtype", *TILES, "split
 #: no extent of a call comes near these; they keep a loop over one period of tiles short
 LIMITS = {"seq_q": 10**12, "seq_kv": 10**12, "window": 10**12, "sink": 10**12, "tile_rows": 2**24, "tile_cols": 2**24}
 MOST = 2**31
-#: masks whose last query is aligned with the last key
+#: masks that are bands at any lengths
+BANDS = ("full", "causal", "causal-top-left", "window", "band")
+#: those whose last query is aligned with the last key
 ALIGNED = ("causal", "window", "band")
 #: no edge on a side
 NONE = -1
@@ -137,21 +139,22 @@ def _edges(given: object, numbers: Mapping[str, Ints], rows: int) -> dict[str, I
     made = {name: np.full(rows, NONE, np.int64) for name in ("left", "right")}
     made |= {name: np.zeros(rows, np.int64) for name in ("sink", "offset")}
     for word, where in _by_word(given, rows):
-        name = word.partition(":")[0]
+        spec = parse_mask(word, "mask")
         if word == "window":
             if "window" not in numbers:
                 raise UsageError("masks named window need a column window", "mask", "or write window:4096")
             made["left"][where], made["right"][where] = numbers["window"][where] - 1, 0
             made["sink"][where] = numbers["sink"][where]
         else:
-            mask = bind(word, Grid((1,), (1,)))
+            # what is no band may not fit one token: asked by name first
+            mask = bind(spec, Grid((1,), (1,))) if spec.name in BANDS else None
             if not isinstance(mask, Band):
                 raise UsageError(f"{word} is no band", "mask", "full, causal, causal-top-left, window or band")
             for side in ("left", "right"):
                 edge = getattr(mask, side)
                 made[side][where] = NONE if edge is None else edge
             made["sink"][where] = mask.sink
-        if name in ALIGNED:
+        if spec.name in ALIGNED:
             made["offset"][where] = (numbers["seq_kv"] - numbers["seq_q"])[where]
     short = np.flatnonzero(made["offset"] < 0)
     if len(short):

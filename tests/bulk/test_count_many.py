@@ -441,6 +441,11 @@ def vars_of(rows: Any) -> list[Any]:
         ({"seq_kv": [64, 64], "seq_q": [64, 65], "mask": "causal"}, "row 1: a causal mask"),
         ({"seq_kv": [64], "mask": "window"}, "need a column window"),
         ({"seq_kv": [64], "mask": "prefix:1"}, "is no band"),
+        ({"seq_kv": [157], "mask": ["prefix:50"]}, "prefix:50 is no band"),
+        ({"seq_kv": [157], "mask": ["document:100+57"]}, "document:100[+]57 is no band"),
+        ({"seq_kv": [157], "mask": "or(causal;prefix:50)"}, "is no band"),
+        ({"seq_kv": [157], "mask": "not(causal)"}, "is no band"),
+        ({"seq_kv": [157], "mask": "prefx:50"}, "unknown mask"),
         ({"seq_kv": [64], "dtype": ["bf17"]}, "unknown element type"),
         ({"seq_kv": [64], "tile_rows": 64}, "without the other extent"),
         ({"seq_kv": [64, 64], "head_dim": [64, 300]}, "row 1: xformers has no tile"),
@@ -464,6 +469,12 @@ def test_refusals_of_a_formula_name_the_first_row() -> None:
         count_many("agent", {"seq_kv": [64, 64], "mask": ["full", "causal"]})
     with pytest.raises(UsageError, match="no column 'rd_bytes'"):
         count_many("flash2", {"seq_kv": [64, 65]})["rd_bytes"]
+
+
+def test_spaces_around_a_mask_do_not_shift_it() -> None:
+    columns = {"seq_kv": [90], "seq_q": 40}
+    spaced, plain = (Table.of(columns | {"mask": word}, "prefill", False) for word in (" causal ", "causal"))
+    assert spaced.numbers["offset"].tolist() == plain.numbers["offset"].tolist() == [50]
 
 
 def test_words_are_bands_and_widths() -> None:
