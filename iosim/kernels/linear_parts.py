@@ -85,11 +85,15 @@ class Chunks:
 
 def is_causal(problem: Attention) -> bool:
     """Whether each query sees exactly the keys up to its own, the last query's being the last key."""
-    masks = [mask for mask, _ in problem.masks()]
-    return mask_kind(problem) == "causal" and all(
-        isinstance(mask, Band) and decide(mask.right == 0) and decide(mask.offset == mask.n_kv - mask.n_q)
-        for mask in masks
+    return _ends_at_own(problem) and all(
+        isinstance(mask, Band) and decide(mask.offset == mask.n_kv - mask.n_q) for mask, _ in problem.masks()
     )
+
+
+def _ends_at_own(problem: Attention) -> bool:
+    """Whether each query sees exactly the keys up to its own, whichever that is."""
+    masks = [mask for mask, _ in problem.masks()]
+    return mask_kind(problem) == "causal" and all(isinstance(mask, Band) and decide(mask.right == 0) for mask in masks)
 
 
 def chunks_of(call: Call) -> Chunks:
@@ -99,12 +103,12 @@ def chunks_of(call: Call) -> Chunks:
         UsageError: a mask other than full or causal, or a causal one with lengths that differ.
     """
     problem, causal = call.problem, is_causal(call.problem)
-    if not (causal or mask_kind(problem) == "full") or (causal and decide(problem.n_q != problem.n_kv)):
-        raise UsageError(
-            f"linear attention keeps a state of all tokens before: it has no mask {problem.mask}",
-            "--mask",
-            "full, or causal with as many queries as keys",
-        )
+    if _ends_at_own(problem) and decide(problem.n_q != problem.n_kv):
+        what = f"causal linear attention has one query per key, got {problem.n_q} queries and {problem.n_kv} keys"
+        raise UsageError(what, "--seq-kv", "leave it out, or --mask full")
+    if not (causal or mask_kind(problem) == "full"):
+        what = f"linear attention keeps a state of all tokens before: it has no mask {problem.mask}"
+        raise UsageError(what, "--mask", "full, or causal with as many queries as keys")
     if problem.shape.latent:
         raise UsageError("linear attention reads V apart from K", "--latent")
     shape = problem.shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from iosim.floors import Memory as FastMemory
 from iosim.floors.linear import linear_bounds, state_bounds
 from iosim.kernels import Call, make_schedule
 from iosim.kernels.linear_parts import Chunks, chunks_of
+from iosim.masks import Band, Grid
 from iosim.schedule import Schedule
 
 Array = np.ndarray
@@ -247,6 +250,21 @@ def test_linear_kernels_refuse_what_they_do_not_compute() -> None:
         make_schedule(problem(64, 64, 16, mask="causal"), None, "prefix-linear")
     with pytest.raises(UsageError, match="does not compute decode"):
         make_schedule(problem(1, 64, 16, phase="decode"), None, "lightning2")
+
+
+@pytest.mark.parametrize("mask", ["causal", "causal-top-left"])
+@pytest.mark.parametrize("kernel", ["lightning2", "gla", "based"])
+def test_lengths_that_differ_are_the_reason_that_is_given(kernel: str, mask: str) -> None:
+    with pytest.raises(UsageError, match="one query per key, got 100 queries and 200 keys") as refused:
+        make_schedule(problem(100, 200, 16, mask=mask), None, kernel)
+    assert refused.value.faults[0].where == "--seq-kv"
+    assert make_schedule(problem(200, 200, 16, mask=mask), None, kernel)
+
+
+def test_causal_that_is_shifted_is_another_mask() -> None:
+    shifted = replace(problem(64, 64, 16, mask="causal"), mask=Band(Grid((64,), (64,)), right=0, offset=-1))
+    with pytest.raises(UsageError, match="no mask"):
+        make_schedule(shifted, None, "lightning2")
 
 
 def test_a_fixed_state_refuses_what_a_state_cannot_hold() -> None:
