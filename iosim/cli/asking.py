@@ -22,6 +22,15 @@ PROBLEM_KEYS = (
 )  # fmt: skip
 
 
+def asked_call(options: dict[str, Any]) -> tuple[Asked, Device | None, list[str] | None]:
+    """The problem, the device and the kernels that are named.
+
+    `options` then says which `--dtype` and `--device` the kernels chose: the answer's inputs show them.
+    """
+    options |= {"dtype": _own_dtype(options), "device": _own_device(options)}
+    return asked_problem(options), asked_device(options["device"]), asked_kernels(options["kernel"])
+
+
 def asked_problem(options: dict[str, Any]) -> Asked:
     """The problem of the shared options; until the command ends, masks that take long say how far they are."""
     import click
@@ -39,7 +48,7 @@ def asked_device(name: str) -> Device | None:
     return None if name == "none" else load_device(name)
 
 
-def own_device(options: dict[str, Any]) -> str:
+def _own_device(options: dict[str, Any]) -> str:
     """`--device` as typed; else the device that all the named kernels are written for; else the default."""
     given: str = options["device"]
     names = asked_kernels(options["kernel"])
@@ -49,7 +58,7 @@ def own_device(options: dict[str, Any]) -> str:
     return (homes.pop() if len(homes) == 1 else "") or given
 
 
-def own_dtype(options: dict[str, Any]) -> str:
+def _own_dtype(options: dict[str, Any]) -> str:
     """`--dtype` as typed; else the one type of all the named kernels where none computes in the default; else that."""
     given: str = options["dtype"]
     names = asked_kernels(options["kernel"])

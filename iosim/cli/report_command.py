@@ -50,25 +50,14 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from dataclasses import replace
 
     from iosim.analysis import analyze
-    from iosim.cli.asking import (
-        asked_device,
-        asked_kernels,
-        asked_options,
-        asked_problem,
-        option_inputs,
-        own_device,
-        own_dtype,
-    )
+    from iosim.cli.asking import asked_call, asked_options, option_inputs
     from iosim.cli.link_options import asked_link
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.kernels.usual import usual_kernels
 
-    options |= {"dtype": own_dtype(options), "device": own_device(options)}
-    asked = asked_problem(options)
-    device = asked_device(options["device"])
+    asked, device, named = asked_call(options)
     link = asked_link(options)
-    named = asked_kernels(options["kernel"])
     usual = named or usual_kernels(asked.problem, device, options["tile"] is not None)[0]
     asked_for = replace(asked_options(options, list(usual)), link=link)
     report = analyze(asked.problem, device, named, asked_for)

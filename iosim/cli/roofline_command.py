@@ -36,15 +36,7 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim roofline --phase decode --seq-kv 32768 --batch 8 --format csv
     """
     from iosim.analysis import analyze
-    from iosim.cli.asking import (
-        asked_device,
-        asked_kernels,
-        asked_options,
-        asked_problem,
-        option_inputs,
-        own_device,
-        own_dtype,
-    )
+    from iosim.cli.asking import asked_call, asked_options, option_inputs
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
@@ -53,12 +45,9 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
     from iosim.schedule import OTHER_FUNCTIONS
     from iosim.timing import roofline_of
 
-    options |= {"dtype": own_dtype(options), "device": own_device(options)}
-    asked = asked_problem(options)
-    device = asked_device(options["device"])
+    asked, device, named = asked_call(options)
     if device is None:
         raise UsageError("a roofline needs a device", "--device", "`iosim hardware list` shows them")
-    named = asked_kernels(options["kernel"])
     kernels = named or usual_kernels(asked.problem, device, options["tile"] is not None)[0]
     report = analyze(asked.problem, device, named, asked_options(options, kernels))
     crossings = [

@@ -35,23 +35,13 @@ def command(fmt: str | None, output: str | None, **options: Any) -> None:
       iosim simulate --kernel unfused --set passes=3 --device none --format json
     """
     from iosim.analysis import analyze
-    from iosim.cli.asking import (
-        asked_device,
-        asked_kernels,
-        asked_options,
-        asked_problem,
-        option_inputs,
-        own_device,
-        own_dtype,
-    )
+    from iosim.cli.asking import asked_call, asked_options, option_inputs
     from iosim.cli.output import Answer, emit
     from iosim.cli.settled import settled_inputs
     from iosim.errors import UsageError
 
-    options |= {"dtype": own_dtype(options), "device": own_device(options)}
-    asked = asked_problem(options)
-    device = asked_device(options["device"])
-    kernels = asked_kernels(options["kernel"]) or ["split-kv" if asked.problem.phase == "decode" else "flash2"]
+    asked, device, named = asked_call(options)
+    kernels = named or ["split-kv" if asked.problem.phase == "decode" else "flash2"]
     if len(kernels) > 1:
         raise UsageError("simulate takes one kernel", "--kernel", "`iosim report` compares several")
     report = analyze(asked.problem, device, kernels, asked_options(options, kernels))
