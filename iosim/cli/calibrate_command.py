@@ -39,7 +39,7 @@ def command(data: tuple[str, ...], into: str, families: tuple[str, ...], fmt: st
     for name in families:
         if name not in NAMES:
             raise UsageError(f"unknown family {name!r}", "--family", did_you_mean(name, NAMES))
-    made = calibrate([Path(name) for name in data], Path(into), families)
+    made = calibrate([Path(name) for name in data], Path(into), families, note=lambda text: click.echo(text, err=True))
     rows = [
         {
             "family": refit.after.family, "constant": after.name, "unit": after.unit, "before": before.value,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iosim.errors import AbsentError, UsageError
+from iosim.errors import AbsentError, Fault, FileError, UsageError
 from iosim.timing import processor
 from iosim.timing.calls import Flags
 from iosim.timing.constants import Calibration, load_calibration
@@ -38,6 +38,8 @@ PUBLISHED_ON: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unfused": (("a100-sxm-40gb", "a100-sxm-80gb"), ("FlashAttention", "FlashAttention-2")),
 }
 HEAD_DIMS = (64, 128, 256)
+#: what is told when a family has too few
+ROWS_NEEDED = "fits use half of all shapes, or every other length of published figures; give all rows of the source"
 #: prefill weighs more: its shapes vary more
 PREFILL_ROWS, DECODE_ROWS = 2200, 1300
 
@@ -55,20 +57,24 @@ class Refit:
 
 
 def calibrate(
-    paths: Sequence[Path], folder: Path, families: Sequence[str] = (), progress: Callable[[str], None] | None = None
-) -> list[Refit]:
+    paths: Sequence[Path], folder: Path, families: Sequence[str] = (), progress: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
+) -> list[Refit]:  # fmt: skip
     """Refit families on the fitted half of their devices' rows.
 
     Args:
         paths: AIConfigurator folders, measured CSVs or folders of them.
         folder: where `<family>.toml` is written; put it at models/calibration below a folder of $IOSIM_PATH to use it.
-        families: of `NAMES`; none: every one that the data holds rows for.
+        families: of `NAMES`; none: every one that the data holds enough rows for.
+        note: called with why a family of the data's devices was left out.
     Raises:
-        UsageError: a family without rows. FileError, AbsentError: data that cannot be read.
+        UsageError: a family that was named has too few rows. FileError: every family has; data that cannot be read.
+        AbsentError: a library is missing.
     """
     tables = [table for path in paths for table in _tables(path)]
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Refit] = []
+    short: list[str] = []
     for family in sorted(families, key=NAMES.index) or NAMES:
         before = load_calibration(family)
         speaks, halves, described = _sort(family)
@@ -77,13 +83,31 @@ def calibrate(
             if families:
                 raise UsageError(f"no rows of {_where(family)} for {family}", "--family")
             continue
+        rows = [part for table in data for part in halves(table)]
+        if why := _too_few(before, rows):
+            if families:
+                raise UsageError(f"{family}: {why}", "--family", ROWS_NEEDED)
+            short.append(f"{family}: {why}")
+            continue
         if progress:
             progress(family)
-        rows = [part for table in data for part in halves(table)]
         after = fit(before, rows, described(data), _base(family, made))
         write_calibration(after, folder / f"{family}.toml")
         made.append(Refit(before, after, folder / f"{family}.toml"))
+    if short and not made:
+        raise FileError(faults=[Fault(why, ", ".join(map(str, paths)), ROWS_NEEDED) for why in short])
+    if note:
+        for why in short:
+            note(f"left out: {why}")
     return made
+
+
+def _too_few(calibration: Calibration, rows: Sequence[Measured]) -> str:
+    """Why rows cannot tell a family's constants, or empty: as many as there are constants leave no error to judge by."""
+    count, constants = sum(len(part.calls) for part in rows), len(calibration.constants)
+    if not count:
+        return "no rows of the half of shapes that fits use"
+    return "" if count > constants else f"a fit needs more rows than its {constants} constants, not {count}"
 
 
 def _tables(path: Path) -> list[Timings]:

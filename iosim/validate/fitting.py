@@ -24,6 +24,12 @@ ROBUST = 0.05
 AT_MOST_ONE = frozenset({"matrix", "matrix_backward", "hbm_efficiency", "l2_efficiency"})
 #: most rows per table of a fit; 1,500 random ones give what all give (docs/explanation/time.md)
 ROWS_PER_TABLE = 2000
+#: standard deviation of the log of a constant that the data does not see: some e^10 either way
+UNSEEN = 5.0
+#: a direction counts as seen from this share of the largest on: differences leave noise of some 1e-8
+RANK = 1e-6
+#: share of a constant that lies in unseen directions, from which it counts as unseen
+FREE = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +144,21 @@ def _model(name: str, data: Measured, smooth: bool) -> Callable[[Mapping[str, fl
 
 
 def _deviations(jacobian: Floats, residuals: Floats) -> Floats:
-    """Standard deviations of the fitted logs, capped where the data does not see a constant."""
+    """Standard deviations of the fitted logs, capped where the data does not see a constant, alone or beside others."""
     freedom = max(1, len(residuals) - jacobian.shape[1])
     variance = np.minimum(np.abs(residuals), 3 * ROBUST) ** 2
     normal = jacobian.T @ jacobian + 1e-9 * np.eye(jacobian.shape[1])
-    made: Floats = np.minimum(np.sqrt(np.diag(np.linalg.inv(normal)) * variance.sum() / freedom), 5.0)
+    made = np.minimum(np.sqrt(np.diag(np.linalg.inv(normal)) * variance.sum() / freedom), UNSEEN)
+    seen: Floats = np.where(_undetermined(jacobian), UNSEEN, made)
+    return seen
+
+
+def _undetermined(jacobian: Floats) -> Flags:
+    """Constants that can change, some together, without any residual: errors met exactly say nothing of them."""
+    _, sizes, directions = np.linalg.svd(jacobian, full_matrices=jacobian.shape[0] < jacobian.shape[1])
+    known = np.zeros(len(directions), bool)
+    known[: len(sizes)] = sizes > RANK * sizes.max(initial=0)
+    made: Flags = np.sqrt((directions[~known] ** 2).sum(axis=0)) > FREE
     return made
 
 
