@@ -118,7 +118,9 @@ def _measure(where: str, path: Path, name: str, only: str, retry: bool, limit: f
     start, machine = monotonic(), _machine(where)
     cases = _cases(where, machine, only)
     ready = monotonic()
-    device = name or (_probed_here(path, limit) if where == "cpu" else _board_here(machine.facts()["board"]))
+    device = _named_from(path, name) or (
+        _probed_here(path, limit) if where == "cpu" else _board_here(machine.facts()["board"])
+    )
     times = limit * TIMES_SHARE if counters else limit
     _report(measure(machine, cases, path, device, times - (monotonic() - ready), progress_line(), retry), path)
     if counters:
@@ -158,7 +160,7 @@ def _cases(where: str, machine: Machine | None, only: str) -> list[Case]:
 
 
 def _probed_here(path: Path, limit: float) -> str:
-    """The device file beside the CSV: of an earlier run, else one core of this machine, probed now where there is time."""
+    """The name of the device file beside the CSV: of an earlier run, else one core of this machine, probed now where there is time."""
     from iosim.cli.output import write_whole
     from iosim.cli.progress import end_line, progress_line
     from iosim.measure.probe_file import probed_text
@@ -166,19 +168,28 @@ def _probed_here(path: Path, limit: float) -> str:
 
     beside = path.with_suffix(".device.toml")
     if beside.exists():
-        return str(beside)
+        return beside.name
     if limit < SHORTEST_PROBED_S:
         click.echo(
             f"no time to probe this machine: rows name {beside}, which a run of {SHORTEST_PROBED_S:.0f}s or more makes, or "
             f"iosim hardware new {beside} --probe --cores 1",
             err=True,
         )
-        return str(beside)
+        return beside.name
     text = probed_text(read_system(), 1, progress_line())
     end_line()
     write_whole(beside, text.encode())
     click.echo(f"probed this machine: {beside}", err=True)
-    return str(beside)
+    return beside.name
+
+
+def _named_from(path: Path, name: str) -> str:
+    """A device as rows name it: a catalogue name, or a file by its path from the rows' folder."""
+    import os
+
+    if not ("/" in name or name.endswith(".toml")) or os.path.isabs(name):
+        return name
+    return os.path.relpath(name, path.parent).replace(os.sep, "/")
 
 
 def _board_here(board: str) -> str:

@@ -73,7 +73,7 @@ def measure(
 
     Args:
         path: CSV to write or to go on with.
-        device: catalogue name or path of the device's file, for `iosim validate`.
+        device: catalogue name, or path of the device's file from the CSV's folder, for `iosim validate`.
         progress: called with what runs next.
         retry: measure again what failed before.
     Raises:

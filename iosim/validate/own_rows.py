@@ -77,7 +77,7 @@ def own_table(
         try:
             kind = read_kind(words)
         except IosimError as error:
-            total += Table((), {error.faults[0].what: len(members)})
+            total += Table((), {_refusal(error): len(members)})
             continue
         longer = read.numbers["seq_q"][members] > read.numbers["seq_kv"][members]
         if kind.band is not None and kind.band[1] and longer.any():
@@ -87,6 +87,14 @@ def own_table(
         total += _of_kind(kind, members, read, times, source, where, named.pop() if len(named) == 1 else "")
         total += _bytes_of_kind(kind, members[seen[members]], read, moved, columns, source, where)
     return total
+
+
+def _refusal(error: IosimError) -> str:
+    """Why a kind of row cannot be read; of files, which one, and how a missing device file is made."""
+    fault = error.faults[0]
+    if not isinstance(error, FileError):
+        return fault.what
+    return f"{fault}; iosim hardware new {fault.where} --probe makes it" if fault.what == "no such file" else str(fault)
 
 
 def _counted(reasons: object) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Protocol, TextIO
 from iosim.errors import FileError
 from iosim.validate.predicted import ADDED, Predicted
 from iosim.validate.predicting import CHUNK_ROWS, predict_columns
-from iosim.validate.rows import check_header
+from iosim.validate.rows import check_header, placed
 
 Progress = Callable[[int], None]
 Chunk = tuple[list[str], dict[str, list[str]]]
@@ -58,7 +58,7 @@ def predict_file(source: Path, target: Target, progress: Progress | None = None)
     with open_rows(source) as (header, chunks):
         target.write(",".join([*header, *ADDED]) + "\n")
         for lines, columns in chunks:
-            made = predict_columns(columns)
+            made = predict_columns({**columns, "device": placed(columns["device"], source.parent)})
             target.write("".join(_lines(lines, made)))
             outcome = outcome.and_of(made)
             if progress:
@@ -78,7 +78,7 @@ def predicted_rows(source: Path, progress: Progress | None = None) -> tuple[list
     outcome = Outcome()
     with open_rows(source) as (_, chunks):
         for _, columns in chunks:
-            made = predict_columns(columns)
+            made = predict_columns({**columns, "device": placed(columns["device"], source.parent)})
             both: dict[str, Sequence[object]] = {**columns, **made.columns}
             rows += [dict(zip(both, values, strict=True)) for values in zip(*both.values(), strict=True)]
             outcome = outcome.and_of(made)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from iosim.errors import FileError
 from iosim.validate.ncu import is_ncu, read_ncu
 from iosim.validate.own_rows import TIME_COLUMNS, check_fill, filled, own_table
 from iosim.validate.published import is_published, read_published
-from iosim.validate.rows import REQUIRED
+from iosim.validate.rows import REQUIRED, placed
 from iosim.validate.timings import MOVED, Table
 from iosim.validate.triton_csv import is_triton, read_triton
 
@@ -43,7 +43,7 @@ def read_table(path: Path, fill: Mapping[str, str] | None = None) -> Table:
     if is_published(header):
         return read_published(rows, path.name)
     if any(name in header for name in (*TIME_COLUMNS, *MOVED)) and ("kernel" in header or "kernel" in fill):
-        return own_table(filled(rows, fill), path.name)
+        return own_table(filled(_placed(rows, path.parent), fill), path.name)
     if is_triton(header):
         return read_triton(header, rows, path.name, fill)
     raise FileError(
@@ -65,6 +65,12 @@ def _folder(path: Path, fill: Mapping[str, str]) -> Table:
     for each in files:
         total = total + read_table(each, fill)
     return total
+
+
+def _placed(rows: Sequence[Mapping[str, str]], folder: Path) -> list[dict[str, str]]:
+    """Rows whose device files are found beside their own file."""
+    devices = placed([row.get("device", "") for row in rows], folder)
+    return [{**row, "device": device} for row, device in zip(rows, devices, strict=True)]
 
 
 def _text(path: Path) -> str:

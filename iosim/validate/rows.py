@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -77,6 +79,20 @@ def read_rows(columns: Columns) -> Rows:
         tuple(value.strip() or DEFAULTS.get(name, "") for name, value in zip(KEYS, key, strict=True)) for key in kinds
     )
     return Rows(count, numbers, cleaned, kind, refused)
+
+
+def placed(devices: Sequence[str], folder: Path) -> Sequence[str]:
+    """Devices of a file's rows, those that name a device file beside it by its path from here; others as they are.
+
+    Args:
+        folder: where the file of rows lies; a device file that is not there is left to the working directory.
+    """
+    found = {
+        name: str(folder / name.strip())
+        for name in set(devices)
+        if ("/" in name or name.strip().endswith(".toml")) and os.path.isfile(folder / name.strip())
+    }
+    return [found.get(name, name) for name in devices] if found else devices
 
 
 def _whole(texts: Sequence[str], name: str, refused: dict[int, str]) -> Ints:

@@ -15,6 +15,8 @@ from iosim.cli import run
 from iosim.measure.cases import Case
 from iosim.measure.result_file import COLUMNS, read_rows
 
+#: a processor's device file
+CORE = Path(__file__).parents[2] / "measurements" / "processor" / "epyc.device.toml"
 CUDA = ["measure", "--device", "cuda", "--budget", "60s"]
 
 
@@ -174,7 +176,7 @@ def test_a_processor_is_probed_once_and_its_file_stays(
     for _ in range(2):
         assert run(["measure", "-o", str(path)]) == 0
     assert probed == [1]  # our loops run on one core
-    assert read_rows(path)[0]["device"] == str(tmp_path / "cpu.device.toml")
+    assert read_rows(path)[0]["device"] == "cpu.device.toml"  # beside the rows, wherever they are read from
     assert capsys.readouterr().err.count("probed this machine") == 1
 
 
@@ -198,9 +200,20 @@ def test_a_short_budget_measures_and_leaves_the_probe_to_a_longer_one(
     said = capsys.readouterr().err
     assert f"hardware new {beside} --probe" in said
     rows = read_rows(path)
-    assert [row["device"] for row in rows] == [str(beside)]
+    assert [row["device"] for row in rows] == [beside.name]
     assert run(["measure", "--budget", "1m", "-o", str(path)]) == 130  # while probing
     assert read_rows(path) == rows
+
+
+@pytest.mark.usefixtures("one_case")
+def test_a_device_file_that_is_named_is_written_relative_to_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "core.toml").write_bytes(CORE.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert run(["measure", "--as", "core.toml", "-o", "away/cpu.csv"]) == 0
+    assert read_rows(tmp_path / "away" / "cpu.csv")[0]["device"] == "../core.toml"
 
 
 @pytest.mark.usefixtures("one_case")

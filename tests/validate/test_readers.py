@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from iosim.catalog.rooms import shipped
 from iosim.cli import run
 from iosim.errors import AbsentError, FileError, UsageError
 from iosim.machine import load_device
 from iosim.measure.experiments import Board, cuda_cases
 from iosim.validate.aiconfigurator import usable_rows
+from iosim.validate.prediction_file import predicted_rows
 from iosim.validate.readers import read_table
 from iosim.validate.validating import validate
 
@@ -250,3 +252,32 @@ def test_parquet_rows_with_missing_or_absurd_fields_are_counted() -> None:
         "num_heads is missing", "head_dim cannot be", "latency is missing", "latency cannot be", "isl cannot be",
         "batch_size is missing", "heads do not divide among key/value heads",
     }  # fmt: skip
+
+
+def test_a_device_file_is_looked_for_beside_the_rows_then_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away, here = tmp_path / "away", tmp_path / "here"
+    for folder in (away, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    kept = shipped("measurements") / "processor"
+    rows = (kept / "epyc.csv").read_text().replace("epyc.device.toml", "core.toml")
+    (away / "rows.csv").write_text(rows)
+    ((why, count),) = read_table(away / "rows.csv").skipped.items()
+    assert (count, "core.toml" in why, "iosim hardware new core.toml --probe" in why) == (29, True, True)
+    device = (kept / "epyc.device.toml").read_text()
+    (here / "core.toml").write_text(device)
+    assert {table.device.name for table in read_table(away / "rows.csv").timings} == {load_device("core.toml").name}
+    (away / "core.toml").write_text(device.replace('name = "', 'name = "away ', 1))
+    assert all(table.device.name.startswith("away ") for table in read_table(away / "rows.csv").timings)
+    _, outcome = predicted_rows(predictable(away))
+    assert outcome.failed == 0
+
+
+def predictable(folder: Path) -> Path:
+    """One row that names `core.toml`."""
+    path = folder / "ask.csv"
+    path.write_text(
+        "device,kernel,phase,dtype,kv_dtype,batch,heads,kv_heads,head_dim,seq_q,seq_kv,mask,tile\n"
+        "core.toml,cpu-tiled,prefill,fp32,fp32,1,2,2,64,128,128,causal,16x16\n"
+    )
+    return path
