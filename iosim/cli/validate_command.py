@@ -52,6 +52,7 @@ def command(
     from pathlib import Path
 
     from iosim.cli.output import Answer, check_picture, emit, save_figure
+    from iosim.errors import FileError
     from iosim.render.validation_text import validation_text
     from iosim.validate.validating import validate
 
@@ -74,6 +75,8 @@ def command(
     )
     if picture:
         save_figure(_picture(found), Path(picture))
+    if found.faults:
+        raise FileError(faults=found.faults)
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:

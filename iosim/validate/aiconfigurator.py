@@ -16,7 +16,7 @@ from iosim.errors import AbsentError, FileError, UsageError
 from iosim.machine import Device, load_device
 from iosim.timing.calls import UNBOUNDED, Calls
 from iosim.validate.rows import LARGEST
-from iosim.validate.timings import Table, Timings
+from iosim.validate.timings import Table, Timings, together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,17 +60,14 @@ def read_folder(folder: Path) -> Table:
     """Every attention table below a folder.
 
     Raises:
-        FileError: none there, or one that cannot be read. AbsentError: pandas and pyarrow are not installed.
+        FileError: none there, or none that can be read. AbsentError: pandas and pyarrow are not installed.
     """
     files = sorted(path for name in FILES for path in folder.rglob(name))
     if not files:
         raise FileError(
             "no attention tables below this folder", str(folder), "it holds <system>/attention/<framework>/, or CSVs"
         )
-    total = Table((), {})
-    for path in files:
-        total = total + read_file(path)
-    return total
+    return together(files, read_file)
 
 
 def read_file(path: Path) -> Table:

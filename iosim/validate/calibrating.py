@@ -112,7 +112,10 @@ def _too_few(calibration: Calibration, rows: Sequence[Measured]) -> str:
 
 def _tables(path: Path) -> list[Timings]:
     """Rows of kernels that have a time model, single queries beside others whatever their source calls them."""
-    return joined([replace(table, phase="") for table in read_table(path).timings if not table.why])
+    read = read_table(path)
+    if read.faults:  # constants of the rest alone would differ without a word
+        raise FileError(faults=read.faults)
+    return joined([replace(table, phase="") for table in read.timings if not table.why])
 
 
 def _where(family: str) -> str:

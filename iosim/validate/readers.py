@@ -12,7 +12,7 @@ from iosim.validate.ncu import is_ncu, read_ncu
 from iosim.validate.own_rows import TIME_COLUMNS, check_fill, filled, own_table
 from iosim.validate.published import is_published, read_published
 from iosim.validate.rows import REQUIRED, placed
-from iosim.validate.timings import MOVED, Table
+from iosim.validate.timings import MOVED, Table, together
 from iosim.validate.triton_csv import is_triton, read_triton
 
 #: values that only one reader knows, beside the columns of `iosim predict`
@@ -20,7 +20,7 @@ MORE_FILL = ("unit", "order", "grid")
 
 
 def read_table(path: Path, fill: Mapping[str, str] | None = None) -> Table:
-    """Measured rows of a file or folder, by what it is.
+    """Measured rows of a file or folder, by what it is; broken files among others of a folder are the table's faults.
 
     Args:
         fill: values for columns of `iosim predict` that the file lacks.
@@ -61,10 +61,7 @@ def _folder(path: Path, fill: Mapping[str, str]) -> Table:
     files = sorted(path.glob("*.csv"))
     if holds_tables(path) or not files:
         return read_folder(path)
-    total = Table((), {})
-    for each in files:
-        total = total + read_table(each, fill)
-    return total
+    return together(files, lambda each: read_table(each, fill))
 
 
 def _placed(rows: Sequence[Mapping[str, str]], folder: Path) -> list[dict[str, str]]:

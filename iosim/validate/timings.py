@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 
+from iosim.errors import Fault, FileError
 from iosim.machine import Device
 from iosim.timing.calls import Calls, Flags, Floats, Ints
 from iosim.timing.work import FORWARD, Work
@@ -131,12 +133,34 @@ class Table:
     """why rows were left out -> how many"""
     counted: tuple[Counted, ...] = ()
     """rows with measured bytes"""
+    faults: tuple[Fault, ...] = ()
+    """files that could not be read, beside others that could"""
 
     def __add__(self, other: Table) -> Table:
         merged = dict(self.skipped)
         for why, count in other.skipped.items():
             merged[why] = merged.get(why, 0) + count
-        return Table((*self.timings, *other.timings), merged, (*self.counted, *other.counted))
+        return Table(
+            (*self.timings, *other.timings), merged, (*self.counted, *other.counted), (*self.faults, *other.faults)
+        )
+
+
+def together(paths: Sequence[Path], read: Callable[[Path], Table]) -> Table:
+    """Several files as one table; those that cannot be read are its faults.
+
+    Raises:
+        FileError: none can.
+    """
+    total, broken = Table((), {}), 0
+    for path in paths:
+        try:
+            total += read(path)
+        except FileError as error:
+            total += Table((), {}, faults=error.faults)
+            broken += 1
+    if paths and broken == len(paths):
+        raise FileError(faults=total.faults)
+    return total
 
 
 def joined(tables: list[Timings]) -> list[Timings]:

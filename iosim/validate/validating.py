@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iosim.catalog.rooms import shipped
-from iosim.errors import FileError
+from iosim.errors import Fault, FileError
 from iosim.timing.calls import Floats
 from iosim.validate.comparing import Group, Points, compare
 from iosim.validate.expecting import by_reach
@@ -15,7 +15,7 @@ from iosim.validate.moving import compare_bytes
 from iosim.validate.ordering import Order, Orders, orders_of
 from iosim.validate.readers import read_table
 from iosim.validate.slips import check_units
-from iosim.validate.timings import Table, Timings, joined
+from iosim.validate.timings import Table, Timings, joined, together
 
 WORST = 20
 
@@ -34,6 +34,8 @@ class Validation:
     """what a picture shows"""
     orders: tuple[Order, ...] = ()
     """kernels of published figures in their measured and predicted order"""
+    faults: tuple[Fault, ...] = ()
+    """files that could not be read, beside others that could"""
 
     def to_dict(self) -> dict[str, object]:
         """`result` of the contract."""
@@ -74,16 +76,20 @@ def validate(
         progress: called with the name of each table.
         fill: values for columns of `iosim predict` that the files lack.
     Raises:
-        FileError: data that cannot be read, or times in another unit than the data says. AbsentError: a library is missing.
+        FileError: data none of which can be read, or times in another unit than the data says. AbsentError: a library is missing.
     """
     files = list(paths) or sorted(shipped("measurements").glob("*.csv"))
     if not files:
         raise FileError("no measurements", str(shipped("measurements")), "name a CSV or a folder")
-    total = Table((), {})
-    for path in files:
-        table = read_table(path, fill)
+    tables: list[Table] = []  # apart: two files of one name may have two units
+
+    def kept(path: Path) -> Table:
+        tables.append(read_table(path, fill))
+        return tables[-1]
+
+    total = together(files, kept)
+    for table in tables:
         check_units(table.timings)
-        total = total + table
     groups: list[Group] = []
     worst: list[dict[str, object]] = []
     points: list[Points] = []
@@ -107,7 +113,7 @@ def validate(
         worst = [*_largest(worst), *_largest(list(moved.worst))]
     else:
         worst = _largest(worst)
-    return Validation(tuple(groups), tuple(worst), skipped, tuple(points), tuple(orders_of(ranked)))
+    return Validation(tuple(groups), tuple(worst), skipped, tuple(points), tuple(orders_of(ranked)), total.faults)
 
 
 def _largest(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -137,3 +137,17 @@ def test_a_table_in_another_unit_is_refused(tmp_path: Path, factor: float, unit:
 def expected(timings: Timings) -> list[float]:
     made: list[float] = total_s(expected_parts(timings.calls, timings.device, timings.kernel, "vllm")).tolist()
     return made
+
+
+def test_a_broken_table_does_not_throw_away_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(tmp_path, [{"isl": 1024 * (i + 1)} for i in range(6)])
+    broken = table(tmp_path, [{}], system="b200_sxm")
+    broken.write_bytes(broken.read_bytes()[:40])
+    assert listed(validate([tmp_path])) == 6
+    assert run(["validate", str(tmp_path), "-o", str(tmp_path / "found.csv")]) == 3
+    assert str(broken) in capsys.readouterr().err
+    assert "flash3" in (tmp_path / "found.csv").read_text()
+    assert run(["calibrate", str(tmp_path), "--into", str(tmp_path / "c")]) == 3  # constants of a part would be others
+    assert str(broken) in capsys.readouterr().err
+    with pytest.raises(FileError, match="whole Parquet"):
+        validate([broken])

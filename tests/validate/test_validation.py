@@ -303,3 +303,14 @@ def test_head_sizes_beyond_the_tables_are_counted_apart(tmp_path: Path) -> None:
     found = validate([path]).groups
     assert [(group.rows, bool(group.errors)) for group in found] == [(5, True), (1, False)]
     assert "head sizes up to 256" in found[1].why
+
+
+def test_a_broken_csv_of_a_folder_is_listed_beside_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_file(tmp_path / "good.csv", "time_s", 1.0)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert run(["validate", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert "other.csv" in said.err
+    assert "flash3" in said.out
