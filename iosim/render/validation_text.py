@@ -145,9 +145,10 @@ def _worst(found: Validation) -> list[str]:
 
 
 def _row(row: dict[str, object]) -> str:
+    mask = "" if row["mask"] in ("full", "causal") else f" {row['mask']}"
     shape = (
         f"  {row['device']} {row['kernel']} batch {row['batch']} heads {row['heads']}/{row['kv_heads']} head size "
-        f"{row['head_dim']} {row['seq_q']} x {row['seq_kv']}: "
+        f"{row['head_dim']} {row['seq_q']} x {row['seq_kv']}{mask}: "
     )
     where = f"({row['source']} row {row['row']})"
     if row["quantity"] == "time":

@@ -233,11 +233,21 @@ def worst_rows(timings: Timings, predicted: Floats, count: int = WORST) -> list[
             "source": timings.source, "row": int(timings.row[i]), "quantity": "time", "device": timings.device.key,
             "kernel": timings.kernel, "paper": timings.paper, "work": str(timings.work), "batch": int(calls.batch[i]), "heads": int(calls.heads[i]),
             "kv_heads": int(calls.kv_heads[i]), "head_dim": int(calls.head_dim[i]), "seq_q": int(calls.n_q[i]),
-            "seq_kv": int(calls.n_kv[i]), "measured_s": float(timings.time_s[i]),
+            "seq_kv": int(calls.n_kv[i]), "mask": _mask(timings, i), "measured_s": float(timings.time_s[i]),
             "time_expected_s": float(predicted[i]), "ratio": float(predicted[i] / timings.time_s[i]),
         }
         for i in order.tolist()
     ]  # fmt: skip
+
+
+def _mask(timings: Timings, i: int) -> str:
+    """The mask of a row in the command line's notation."""
+    if timings.layouts:
+        return timings.layouts[i].mask
+    if not timings.calls.causal[i]:
+        return "full"
+    left = int(timings.calls.left[i])
+    return f"window:{left + 1}" if left < UNBOUNDED else "causal"
 
 
 def fitted_pair(timings: Timings) -> tuple[tuple[float, float], Floats]:

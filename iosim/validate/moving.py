@@ -133,6 +133,6 @@ def _described(row: Counted, predicted: Predicted, column: str) -> dict[str, obj
     value, method = predicted.moved[column]
     return {
         "source": row.source, "row": row.row, "device": row.kind.device.key, "kernel": row.kind.kernel,
-        **dict(zip(names, row.shape, strict=True)), "quantity": column, "measured": row.moved[column],
+        **dict(zip(names, row.shape, strict=True)), "mask": row.kind.mask, "quantity": column, "measured": row.moved[column],
         "predicted": value, "ratio": value / row.moved[column], "method": method,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from iosim.errors import FileError, IosimError, UsageError, did_you_mean
-from iosim.masks import parse_tile
+from iosim.masks import parse_mask, parse_tile
 from iosim.timing.calls import Calls, Floats, Ints
 from iosim.validate.predicting import Kind, read_kind
 from iosim.validate.rows import COUNTS, LONGER, OPTIONAL, REQUIRED, Rows, check_header, read_rows
@@ -65,9 +65,7 @@ def own_table(
     seen = np.any([values >= 0 for values in moved.values()], axis=0) if moved else np.zeros(len(rows), bool)
     refused = dict(read.refused)
     for row in np.flatnonzero((times <= 0) & ~seen).tolist():
-        refused.setdefault(
-            row, columns["error"][row] if columns.get("error", [""] * len(rows))[row] else f"no {column}"
-        )
+        refused.setdefault(row, _untimed(rows[row], column))
     total = Table((), _counted(refused.values()))
     usable = np.array([row not in refused for row in range(len(rows))])
     for index, words in enumerate(read.kinds):
@@ -76,6 +74,8 @@ def own_table(
             continue
         try:
             kind = read_kind(words)
+            if kind.band is None:
+                parse_mask(kind.mask, "mask")
         except IosimError as error:
             total += Table((), {_refusal(error): len(members)})
             continue
@@ -102,6 +102,12 @@ def _counted(reasons: object) -> dict[str, int]:
     for why in reasons:  # type: ignore[attr-defined]
         made[why] = made.get(why, 0) + 1
     return made
+
+
+def _untimed(row: Mapping[str, str], column: str) -> str:
+    """Why a row has no time: what failed when it was measured, an empty cell, or what stands there instead."""
+    given = row.get(column, "").strip()
+    return row.get("error", "") or (f"{column} cannot be {given[:20]!r}" if given else f"no {column}")
 
 
 def _times(columns: Mapping[str, Sequence[str]]) -> tuple[Floats, str]:

@@ -133,6 +133,8 @@ def _seconds(row: Mapping[str, str]) -> str:
     """The time of one row, or empty where it cannot be made."""
     try:
         value, size = float(row["value"]), float(row["size"])
+        if value != value:  # a provider that could not run
+            return ""
         if row["kind"] == "time":
             return repr(value * size)
         sizes = [int(row[name]) for name in ("batch", "heads", "head_dim", "seq_q", "seq_kv")]

@@ -281,3 +281,36 @@ def predictable(folder: Path) -> Path:
         "core.toml,cpu-tiled,prefill,fp32,fp32,1,2,2,64,128,128,causal,16x16\n"
     )
     return path
+
+
+def own_rows(path: Path, *ends: tuple[str, str]) -> Path:
+    """One prefill per mask and time."""
+    path.write_text(
+        "device,kernel,phase,dtype,kv_dtype,batch,heads,kv_heads,head_dim,seq_q,seq_kv,mask,time_ms\n"
+        + "".join(f"h100-sxm5,flash3,prefill,bf16,bf16,1,32,8,128,8192,8192,{mask},{time}\n" for mask, time in ends)
+    )
+    return path
+
+
+def test_a_time_that_cannot_be_and_a_mask_that_is_none_are_quoted(tmp_path: Path) -> None:
+    times = [("causal", "-3"), ("causal", "nan"), ("causal", "0"), ("causal", "fast"), ("causal", ""), ("causal", " ")]
+    table = read_table(own_rows(tmp_path / "own.csv", *times, ("cusal", "2.0"), ("window:0", "2.0")))
+    assert table.skipped == {
+        "time_ms cannot be '-3'": 1, "time_ms cannot be 'nan'": 1, "time_ms cannot be '0'": 1,
+        "time_ms cannot be 'fast'": 1, "no time_ms": 2, "unknown mask 'cusal'": 1,
+        "the window must hold at least one key, got 0": 1,
+    }  # fmt: skip
+
+
+def test_a_known_mask_outside_the_time_model_is_said_to_be_so(tmp_path: Path) -> None:
+    (why,) = read_table(own_rows(tmp_path / "own.csv", ("dilated:2:8", "2.0"))).skipped
+    assert "outside the time model" in why
+
+
+def test_the_largest_errors_name_masks_that_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = own_rows(tmp_path / "own.csv", ("window:512", "0.4"), ("causal", "1.8"), ("full", "3.5"))
+    assert run(["validate", str(rows)]) == 0
+    said = capsys.readouterr().out.partition("largest errors:")[2]
+    assert "8192 x 8192 window:512: measured 400.0 us" in said
+    assert said.count("8192 x 8192: measured") == 2
+    assert {row["mask"] for row in validate([rows]).worst} == {"window:512", "causal", "full"}
