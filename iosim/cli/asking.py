@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iosim.cache.replay_options import ReplayOptions
 from iosim.errors import IosimError, UsageError
-from iosim.kernels import load_kernel
 from iosim.machine import Device, load_device
 from iosim.masks import parse_tile
 from iosim.problem_builder import Asked, ask
-from iosim.report import Options
+
+if TYPE_CHECKING:  # kernels and reports are loaded by the commands that need them
+    from iosim.cache.replay_options import ReplayOptions
+    from iosim.report import Options
 
 #: `simulate` looks at one kernel and may take ten seconds; a report compares several at once
 SIMULATED_TOUCHES = 100_000_000
@@ -50,6 +51,8 @@ def asked_device(name: str) -> Device | None:
 
 def _own_device(options: dict[str, Any]) -> str:
     """`--device` as typed; else the device that all the named kernels are written for; else the default."""
+    from iosim.kernels import load_kernel
+
     given: str = options["device"]
     names = asked_kernels(options["kernel"])
     if not names or _typed("device"):
@@ -60,6 +63,8 @@ def _own_device(options: dict[str, Any]) -> str:
 
 def _own_dtype(options: dict[str, Any]) -> str:
     """`--dtype` as typed; else the one type of all the named kernels where none computes in the default; else that."""
+    from iosim.kernels import load_kernel
+
     given: str = options["dtype"]
     names = asked_kernels(options["kernel"])
     if not names or _typed("dtype"):
@@ -95,6 +100,8 @@ def asked_kernels(text: str | None) -> list[str] | None:
 
 def _check_kernels(names: Sequence[str]) -> None:
     """Every name that is none, and every broken file, at once."""
+    from iosim.kernels import load_kernel
+
     errors: list[IosimError] = []
     for name in names:
         try:
@@ -107,6 +114,8 @@ def _check_kernels(names: Sequence[str]) -> None:
 
 def asked_settings(options: dict[str, Any], kernels: Sequence[str]) -> dict[str, object]:
     """`--set`, `--no-lse` and `--no-init` as parameters; the two flags only where a kernel knows them."""
+    from iosim.kernels import load_kernel
+
     settings: dict[str, object] = {}
     for text in options["settings"]:
         name, equals, value = text.partition("=")
@@ -122,6 +131,7 @@ def asked_settings(options: dict[str, Any], kernels: Sequence[str]) -> dict[str,
 
 def asked_options(options: dict[str, Any], kernels: Sequence[str]) -> Options:
     """Everything else."""
+    from iosim.report import Options
     from iosim.units import parse
 
     settings = asked_settings(options, kernels)
@@ -144,6 +154,7 @@ def asked_options(options: dict[str, Any], kernels: Sequence[str]) -> Options:
 
 def asked_replay(options: dict[str, Any]) -> ReplayOptions:
     """How the schedule runs."""
+    from iosim.cache.replay_options import ReplayOptions
     from iosim.units import parse
 
     capacity = options.get("capacity")

@@ -93,8 +93,6 @@ def _inputs(
 
 def _memories(asked: Asked, options: dict[str, Any], memory_elements: int | None) -> tuple[Device | None, list[Memory]]:
     """The memories asked for: one as given, or the device's."""
-    from iosim.analysis import boundaries_of, device_memory
-    from iosim.cli.asking import asked_device
     from iosim.errors import UsageError
     from iosim.floors import Memory
     from iosim.floors.bound import narrowest_bits
@@ -103,6 +101,9 @@ def _memories(asked: Asked, options: dict[str, Any], memory_elements: int | None
         if options["boundary"]:
             raise UsageError("give a boundary or a memory, not both", "--boundary")
         return None, [Memory("given", memory_elements * narrowest_bits(asked.problem))]
+    from iosim.analysis import boundaries_of, device_memory
+    from iosim.cli.asking import asked_device
+
     device = asked_device(options["device"])
     if device is None:
         raise UsageError("without a device the memory must be given", "--memory-elements", "for example 65536")
@@ -115,7 +116,7 @@ def _floors(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     from iosim.cli.output import Answer
     from iosim.floors import demand_of, floors_at
     from iosim.render.bounds_text import floors_text
-    from iosim.render.report_text import problem_line
+    from iosim.render.problem_text import problem_line
 
     asked = asked_problem(options)
     device, memories = _memories(asked, options, memory_elements)
@@ -164,7 +165,7 @@ def _linear(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     from iosim.cli.output import Answer
     from iosim.errors import UsageError
     from iosim.render.bounds_text import linear_text
-    from iosim.render.report_text import problem_line
+    from iosim.render.problem_text import problem_line
 
     asked = asked_problem(options)
     problem = asked.problem
@@ -215,7 +216,7 @@ def _certify(memory_elements: int | None, options: dict[str, Any]) -> Answer:
     from iosim.cli.output import Answer
     from iosim.errors import UsageError
     from iosim.render.bounds_text import certificate_text
-    from iosim.render.report_text import problem_line
+    from iosim.render.problem_text import problem_line
 
     if memory_elements is not None and options["boundary"]:
         raise UsageError("give a boundary or a memory, not both", "--boundary")

@@ -99,7 +99,7 @@ def _numbers(name: str, options: dict[str, Any]) -> list[str]:
     from iosim.analysis import boundaries_of, device_memory
     from iosim.cli.asking import asked_device, asked_problem
     from iosim.floors import attention_floors, time_floor
-    from iosim.render.report_text import problem_line
+    from iosim.render.problem_text import problem_line
     from iosim.render.text import byte_count, seconds
     from iosim.units import si
 

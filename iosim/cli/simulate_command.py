@@ -95,7 +95,8 @@ def _in_words(launch: Any) -> str:
 
 
 def _text(report: Report) -> str:
-    from iosim.render.report_text import problem_line, slower_side
+    from iosim.render.problem_text import problem_line
+    from iosim.render.report_text import slower_side
     from iosim.render.text import byte_count, capacity, ratio, table, wrapped
 
     kernel = report.kernels[0]

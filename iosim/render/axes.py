@@ -6,7 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from iosim.render.report_text import problem_line
+from iosim.render.problem_text import problem_line
 from iosim.units import si
 
 if TYPE_CHECKING:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from iosim.certificate import Certificate
 from iosim.floors import Bound, Floors, Memory
-from iosim.floors.curve import FloorCurve
-from iosim.floors.orders import ORDERS
-from iosim.render.report_text import problem_line
+from iosim.render.problem_text import problem_line
 from iosim.render.text import byte_count, capacity, line, ratio, strong, table, wrapped
+
+if TYPE_CHECKING:
+    from iosim.certificate import Certificate
+    from iosim.floors.curve import FloorCurve
 
 CLASS_TITLES = {
     "any": "any correct kernel",
@@ -117,6 +119,8 @@ def certificate_text(certificate: Certificate) -> str:
 
 def curve_text(curve: FloorCurve, places: Sequence[tuple[str, int]]) -> str:
     """A dozen sizes of the curve; the whole of it is in csv, json and the picture."""
+    from iosim.floors.orders import ORDERS  # orders are made of kernels, which floors alone need not load
+
     width = curve.demand.width
     step = max(1, -(-len(curve.memory_elements) // CURVE_ROWS))
     rows = []

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from iosim.render.report_text import problem_line
+from iosim.render.problem_text import problem_line
 from iosim.render.text import byte_count, capacity, table
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from iosim.render.link_text import link_notes, link_rows, share_line
+from iosim.render.problem_text import problem_line
 from iosim.render.report_text import (
     ceiling_notes,
     ceiling_table,
     device_line,
     floor_lines,
     legend,
-    problem_line,
     traffic_notes,
     traffic_table,
 )

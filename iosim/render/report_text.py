@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from iosim.attention import Attention
 from iosim.floors import TimeFloor
 from iosim.links import SharedFloor
 from iosim.render.link_text import link_table, share_line, shared_floor_lines
+from iosim.render.problem_text import problem_line
 from iosim.render.text import byte_count, capacity, line, ratio, seconds, strong, table, wrapped
 from iosim.units import si
 
@@ -29,19 +29,6 @@ LEGEND = (
 LINK_LEGEND = (
     "link, host: read is received, written is sent, by one device; all three over the link's own floor, `least` above."
 )
-
-
-def problem_line(problem: Attention) -> str:
-    """One line that names the problem."""
-    shape = problem.shape
-    lengths, batch = problem.mask.lengths, problem.sequences
-    tokens = f"{lengths[0]} tokens" if lengths[0] == lengths[1] else f"{lengths[0]} queries, {lengths[1]} keys"
-    tokens += f" of which the first {problem.shared_keys} are shared" if problem.shared_keys else ""
-    heads = f"{shape.heads} heads" + (f" over {shape.kv_heads}" if shape.kv_heads != shape.heads else "")
-    size = str(shape.head_dim) if shape.head_dim == shape.head_dim_v else f"{shape.head_dim}/{shape.head_dim_v}"
-    types = problem.types.q if problem.types.q == problem.types.kv else f"{problem.types.q}, kv {problem.types.kv}"
-    latent = ", V a slice of K" if shape.latent else ""
-    return f"{problem.phase}: batch {batch}, {heads}, head size {size}{latent}, {tokens}, mask {problem.mask}, {types}"
 
 
 def report_text(report: Report) -> str:

@@ -28,13 +28,13 @@ def test_no_submodule_shadows_a_public_name() -> None:
 
 
 def loaded_by(*arguments: str) -> set[str]:
-    """Top-level modules that a command line leaves loaded."""
+    """Modules that a command line leaves loaded, down to the second level."""
     program = (
         "import sys, json, io, contextlib\n"
         "from iosim.cli import run\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
         f"    run({list(arguments)!r})\n"
-        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+        "print(json.dumps(sorted({'.'.join(name.split('.')[:n]) for name in sys.modules for n in (1, 2)})))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
@@ -51,6 +51,12 @@ def test_help_version_and_usage_errors_load_nothing_heavy() -> None:
 def test_closed_form_answers_load_no_compiler_and_no_graphs() -> None:
     for arguments in (["report", "--no-replay"], ["bounds"], ["simulate", "--no-replay"], ["explain", "L1"]):
         assert not {"numba", "scipy", "networkx", "matplotlib", "pandas"} & loaded_by(*arguments), arguments
+
+
+def test_floors_of_a_memory_load_no_kernels() -> None:
+    asked = ("bounds", "--heads", "1", "--head-dim", "64", "--seq", "1024", "--memory-elements", "65536")
+    rooms = {"iosim.kernels", "iosim.links", "iosim.analysis", "iosim.certificate", "numpy"}
+    assert not rooms & loaded_by(*asked)
 
 
 def test_importing_iosim_loads_nothing() -> None:
