@@ -114,6 +114,43 @@ def test_makespan_is_greedy_list_scheduling_in_the_kernels_order(
     assert made[0] == pytest.approx(greedy(costs, cores), rel=1e-9, abs=1e-9)
 
 
+@given(
+    blocks=st.integers(2, 6), batches=st.integers(1, 3), heads=st.integers(1, 100_000), section=st.integers(1, 30),
+    splits=st.integers(1, 3), cores=st.integers(3, 9), order=st.sampled_from([SECTIONS, GRID]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=200)
+def test_any_number_of_heads_is_placed_within_the_bounds_of_list_scheduling(
+    blocks: int, batches: int, heads: int, section: int, splits: int, cores: int, order: int
+) -> None:
+    """No sooner than all work shared evenly, and no later than that and the longest item (Graham 1969, theorem 1)."""
+    splits = 1 if order == GRID else splits
+    tiles = naive_tiles(16, 16, 1, 16 * blocks, 16 * blocks, UNBOUNDED, True)
+    item, tile = 0.7, 1.3
+    work = batches * heads * (splits * blocks * item + tile * sum(tiles))
+    longest = item + tile * math.ceil(max(tiles) / splits)
+    whole = [np.array([x], np.int64) for x in (batches, heads, section)]
+    (made,), _ = makespans(
+        *call(16, 16, 1, 16 * blocks, 16 * blocks, UNBOUNDED, True), *whole, order, np.array([splits]), cores,
+        np.array([1]), np.array([item]), np.array([tile]), np.array([1.0]),
+    )  # fmt: skip
+    assert work / cores * (1 - 1e-9) <= made <= (work / cores + longest) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("section", "splits"), [(1, 1), (3, 1), (1, 2)])
+def test_the_tail_of_many_heads_is_still_placed(section: int, splits: int) -> None:
+    """Six uneven row blocks a head on seven cores do not come out even, however many heads went before."""
+    shape = call(16, 16, 1, 96, 96, UNBOUNDED, True)
+    few, many = (
+        makespans(
+            *shape, np.array([1]), np.array([heads]), np.array([section]), SECTIONS, np.array([splits]), 7,
+            np.array([1]), np.array([0.7]), np.array([1.3]), np.array([1.0]),
+        )[0][0] - heads * (6 * splits * 0.7 + 21 * 1.3) / 7
+        for heads in (21, 21 * 7000)
+    )  # fmt: skip
+    assert few > 0
+    assert many == pytest.approx(few, rel=1e-3)
+
+
 def test_a_block_alone_on_its_core_runs_at_its_own_speed() -> None:
     """Two slots per core, three equal items on two cores: two share a core, the third is alone from the start."""
     one = np.ones(1, np.int64)
